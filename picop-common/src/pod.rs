@@ -1,0 +1,20 @@
+//! Marks the shared structs as plain old data for aya's typed maps. Here and not in the agent, as both the trait and the
+//! types would be foreign there.
+use aya::Pod;
+
+use crate::{addr, maps};
+
+// SAFETY: repr(C) without implicit padding (sizes asserted beside the definitions), every bit pattern valid.
+unsafe impl Pod for addr::Endpoint {}
+// SAFETY: as above.
+unsafe impl Pod for maps::AgentConf {}
+// SAFETY: as above.
+unsafe impl Pod for maps::Workload {}
+// SAFETY: as above.
+unsafe impl Pod for maps::Service {}
+// SAFETY: as above.
+unsafe impl Pod for maps::Flow {}
+// SAFETY: as above.
+unsafe impl Pod for maps::OriginalKey {}
+// SAFETY: as above.
+unsafe impl Pod for maps::Original {}

@@ -1,0 +1,8 @@
+//! What `picop doctor` and the `probe` program say to each other.
+
+/// First byte of a message: push [`MARK`] in front of it.
+pub const PUSH: u8 = b'P';
+/// First byte of a message: push in front of it, and take it back.
+pub const PUSH_POP: u8 = b'B';
+/// What is pushed.
+pub const MARK: [u8; 8] = *b"<picop!>";
