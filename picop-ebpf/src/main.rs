@@ -1,0 +1,32 @@
+//! picop's kernel side.
+//!
+//! ```text
+//!  connect(2) ──> connect.rs ── decide ──> passthrough: socket untouched
+//!                    │  FLOWS[socket] = original destination
+//!                    └─ rewrites to the agent's listener on the workload's loopback
+//!  handshake done ─> sock_ops.rs ── ORIGINALS[netns, client address] = original destination ──> the agent's accept
+//!  getpeername(2) ─> peername.rs ── FLOWS[socket] ──> the address the application asked for
+//!  picop doctor ──> probe.rs (sk_msg): can this kernel push into a message and take it back?
+//! ```
+//!
+//! The programs gather facts and act; what is decided is in `picop_common::connect`, tested on the host.
+#![no_std]
+#![no_main]
+
+mod connect;
+mod ctx;
+mod maps;
+mod peername;
+mod probe;
+mod sock_ops;
+
+/// The verifier refuses a program that can reach it: `loop {}` never ends.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// `bpf_sk_storage_get` and most others are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,46 @@
+//! `cgroup/getpeername4|6`: an application that asks whom it is connected to gets the address it asked for.
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use picop_common::{addr::Endpoint, connect::Reason, maps::FLOW_NONE};
+
+use crate::{
+    ctx::{set_user_v4, set_user_v6},
+    maps::{FLOWS, count},
+};
+
+/// The only value these hooks may return.
+const PROCEED: i32 = 1;
+
+/// `getpeername(2)` of an IPv4 socket.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    if let Some(original) = original(&ctx) {
+        set_user_v4(ctx.sock_addr, &original);
+    }
+    PROCEED
+}
+
+/// `getpeername(2)` of an IPv6 socket.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    if let Some(original) = original(&ctx) {
+        set_user_v6(ctx.sock_addr, &original);
+    }
+    PROCEED
+}
+
+#[inline(always)]
+fn original(ctx: &SockAddrContext) -> Option<Endpoint> {
+    // SAFETY: the helper checks the context's socket itself and only looks up.
+    let flow = unsafe { FLOWS.get_ptr_mut(ctx) };
+    if flow.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and the socket is held by the system call.
+    let flow = unsafe { *flow };
+    if flow.state == FLOW_NONE {
+        return None;
+    }
+    count(Reason::PeerName);
+    Some(flow.original)
+}
