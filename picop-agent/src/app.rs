@@ -1,0 +1,350 @@
+//! Where everything is put together: the life of `picop run`.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use picop_common::{addr::Endpoint, maps};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
+
+use crate::{
+    cli::RunArgs,
+    intercept::{
+        canary::{self, Canary},
+        capabilities, heartbeat,
+        cgroup::{Cgroup, CgroupMount},
+        maps::Maps,
+        netns::NetnsThread,
+        object,
+        programs::{self, Attached},
+        workloads::{self, Reconciler},
+    },
+    relay::{Limits, server::Server},
+    route::{Base, RouteHandle, RouteTable},
+    source::file::FileSource,
+};
+
+/// How long the canary may take to prove interception at start.
+const PROOF: Duration = Duration::from_secs(10);
+
+/// From "no more connections here" to closing the listeners. A handshake over loopback takes microseconds.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Runs the agent until it is told to stop.
+pub async fn run(args: RunArgs) -> Result<()> {
+    // Before anything is touched: a signal from here on is an orderly stop.
+    let mut stop = Stop::new()?;
+    raise_descriptor_limit();
+    check_capabilities()?;
+
+    let mount = CgroupMount::find()?;
+    let root = match &args.cgroup {
+        Some(path) => mount.cgroup(path)?,
+        None => mount.default_attach_point()?,
+    };
+    let own = mount.own()?;
+
+    let routes = RouteHandle::new();
+    let reload = Arc::new(Notify::new());
+    let source = FileSource::open(&args.routes, routes.clone())?;
+
+    let mut ebpf = object::load()?;
+    programs::load(&mut ebpf)?;
+    let shared_maps = Arc::new(Maps::take(&mut ebpf)?);
+    shared_maps.beat(heartbeat::now_ns())?;
+    sync_services(&shared_maps, &routes.load())?;
+    let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
+    let attached = programs::attach(&mut ebpf, &root)?;
+    tracing::info!(cgroup = %root.dir.display(), "programs attached");
+
+    let agent = Agent { args, mount, root, own, routes, reload, maps: shared_maps, netns };
+    let result = agent.serve(source, attached, &mut stop).await;
+    drop(ebpf);
+    result
+}
+
+/// The parts that live as long as the agent.
+struct Agent {
+    args: RunArgs,
+    mount: CgroupMount,
+    root: Cgroup,
+    own: Cgroup,
+    routes: RouteHandle,
+    reload: Arc<Notify>,
+    maps: Arc<Maps>,
+    netns: NetnsThread,
+}
+
+impl Agent {
+    async fn serve(self, source: FileSource, attached: Attached, stop: &mut Stop) -> Result<()> {
+        let mut canary =
+            Canary::start(&self.mount, &self.root, &self.own, Arc::clone(&self.maps), &self.netns).await?;
+        let (event_tx, event_rx) = mpsc::unbounded_channel();
+        let mut reconciler = Reconciler::new(
+            self.mount.clone(),
+            self.root.clone(),
+            self.own.clone(),
+            Arc::clone(&self.maps),
+            self.netns.clone(),
+            event_tx,
+            vec![canary.level()],
+        );
+        // The hooks must know where to look, the canary included, before anybody asks whether they work.
+        reconciler.round(&self.routes.load()).await?;
+        let server =
+            Arc::new(Server::new(self.routes.clone(), Arc::clone(&self.maps), self.netns.clone(), self.limits()));
+        let (canary_tx, canary_rx) = watch::channel(canary::Status::Unknown);
+
+        let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&self.maps)));
+        let serving = tokio::spawn({
+            let server = Arc::clone(&server);
+            async move { server.serve(event_rx).await }
+        });
+        let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
+        let syncing = tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone()));
+        let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
+
+        let result = {
+            let watch = canary.run(canary_tx);
+            let ready = Ready { file: self.args.ready_file.clone(), routes: self.routes.clone() };
+            tokio::select! {
+                () = watch => Ok(()),
+                result = ready.keep(canary_rx, &self.root) => result,
+                () = stop.requested(&self.reload) => Ok(()),
+            }
+        };
+
+        self.going(&server, stop, &heartbeat).await;
+        for task in [watching, syncing, reconciling, serving, heartbeat] {
+            task.abort();
+        }
+        canary.stop().await;
+        if let Err(error) = attached.detach() {
+            tracing::error!(%error, "cannot detach the programs; they go with this process");
+        }
+        if let Some(file) = &self.args.ready_file {
+            remove(file);
+        }
+        tracing::info!("stopped");
+        result
+    }
+
+    /// Sends nobody here any more, and waits for those who are.
+    async fn going(&self, server: &Server, stop: &mut Stop, heartbeat: &tokio::task::JoinHandle<()>) {
+        // An old heartbeat is how the hooks know that there is no agent: connections go to their base.
+        heartbeat.abort();
+        if let Err(error) = self.maps.beat(0) {
+            tracing::warn!(%error, "cannot tell the hooks that the agent is going");
+        }
+        // A connect that was rewritten just before needs a moment to get through its handshake and to our accept.
+        tokio::time::sleep(SETTLE).await;
+        let patience = self.args.drain_timeout;
+        tracing::info!(?patience, "draining; a second signal ends it at once");
+        let forced = tokio::select! {
+            left = server.drain(patience) => left,
+            () = stop.requested(&self.reload) => server.drain(Duration::ZERO).await,
+        };
+        if forced > 0 {
+            tracing::warn!(connections = forced, "connections were reset at the end of the drain");
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            header_timeout: self.args.header_timeout,
+            connect_timeout: self.args.connect_timeout,
+            max_connections: self.args.max_connections,
+            max_connections_per_workload: self.args.max_connections_per_workload,
+        }
+    }
+}
+
+/// Says when the agent is ready and when it is not: programs proven by the canary, workloads looked at once.
+struct Ready {
+    file: Option<PathBuf>,
+    routes: RouteHandle,
+}
+
+impl Ready {
+    /// Ends only with an error: at start, if interception cannot be proven.
+    async fn keep(
+        &self,
+        mut canary_rx: watch::Receiver<canary::Status>,
+        root: &Cgroup,
+    ) -> Result<()> {
+        let proven = async {
+            loop {
+                if *canary_rx.borrow_and_update() == canary::Status::Live {
+                    return;
+                }
+                if canary_rx.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        if timeout(PROOF, proven).await.is_err() {
+            let why = match &*canary_rx.borrow() {
+                canary::Status::Dead(why) => why.clone(),
+                _ => "the canary gave no answer".to_owned(),
+            };
+            bail!(
+                "interception is not live although the programs are attached to {}: {why}; is this the cgroup v2 tree \
+                 of the host, and is no other program overriding connects there?",
+                root.dir.display()
+            );
+        }
+        loop {
+            let live = *canary_rx.borrow_and_update() == canary::Status::Live;
+            self.tell(live)?;
+            if canary_rx.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn tell(&self, live: bool) -> Result<()> {
+        let version = self.routes.load().version();
+        if live {
+            tracing::info!(routes = version, "ready");
+        } else {
+            tracing::warn!("not ready: interception is not live");
+        }
+        match &self.file {
+            Some(file) if live => {
+                fs::write(file, format!("{}\n", std::process::id()))
+                    .with_context(|| format!("cannot write ready file {}", file.display()))?;
+            }
+            Some(file) => remove(file),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn remove(file: &Path) {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, file = %file.display(), "cannot remove the ready file");
+        }
+        _ => {}
+    }
+}
+
+/// Reconciles on a timer and at each new table.
+async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
+    let mut changes = routes.subscribe();
+    let mut tick = tokio::time::interval(workloads::RESYNC);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let table = Arc::clone(&changes.borrow_and_update());
+        if let Err(error) = reconciler.round(&table).await {
+            tracing::error!(error = crate::telemetry::chain(&error), "workloads cannot be brought in step; retrying");
+        }
+        tokio::select! {
+            _ = tick.tick() => {}
+            Ok(()) = changes.changed() => {}
+        }
+    }
+}
+
+/// Writes each new table's services to the kernel.
+async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle) {
+    let mut changes = routes.subscribe();
+    while changes.changed().await.is_ok() {
+        let table = Arc::clone(&changes.borrow_and_update());
+        match sync_services(&maps, &table) {
+            Ok(()) => tracing::info!(version = table.version(), services = table.services().len(), "routes in effect"),
+            Err(error) => {
+                tracing::error!(%error, version = table.version(), "the kernel's services are not those of the routes");
+            }
+        }
+    }
+}
+
+fn sync_services(shared: &Maps, table: &RouteTable) -> Result<()> {
+    let left_out = shared.sync_services(kernel_services(table)).context("cannot tell the kernel the services")?;
+    if left_out > 0 {
+        tracing::error!(left_out, max = maps::SERVICES_MAX, "too many service addresses: some are not routed");
+    }
+    Ok(())
+}
+
+/// What the hooks must know of the services, and of the canary's.
+fn kernel_services(table: &RouteTable) -> HashMap<Endpoint, maps::Service> {
+    let canary = (Endpoint::from(canary::ADDRESS), maps::Service::default());
+    let services = table.services().iter().flat_map(|service| {
+        service.addresses.iter().map(|address| {
+            let address = Endpoint::from(*address);
+            let base = match &service.base {
+                Base::Itself => Endpoint::NONE,
+                Base::Endpoints(endpoints) => endpoints
+                    .as_slice()
+                    .iter()
+                    .map(|e| Endpoint::from(*e))
+                    .find(|e| e.ip.is_v4() == address.ip.is_v4())
+                    .unwrap_or(Endpoint::NONE),
+            };
+            (address, maps::Service { base, flags: 0 })
+        })
+    });
+    services.chain([canary]).collect()
+}
+
+/// The signals that end the agent, and the one that reloads.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns when the agent is to stop; a SIGHUP meanwhile asks for a reload.
+    async fn requested(&mut self, reload: &Notify) {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = self.terminate.recv() => return,
+                _ = self.hangup.recv() => reload.notify_one(),
+            }
+        }
+    }
+}
+
+fn check_capabilities() -> Result<()> {
+    let effective = capabilities::effective().context("cannot tell which capabilities this process has")?;
+    let missing = capabilities::missing(effective);
+    if !missing.is_empty() {
+        let list: Vec<_> = missing.iter().map(|c| format!("{} ({})", c.name, c.purpose)).collect();
+        bail!("missing capabilities: {}; run as root, or give these to the container", list.join(", "));
+    }
+    Ok(())
+}
+
+/// Two descriptors a connection: as many as the hard limit lets.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::warn!(%error, "cannot raise the limit of open descriptors");
+    }
+}

@@ -1,0 +1,135 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+
+/// Routes pods' TCP connections by environment.
+#[derive(Debug, Parser)]
+#[command(name = "picop", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `picop` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node agent: intercept connections of managed workloads and route them by environment.
+    Run(RunArgs),
+    /// Tell what this node can do, and whether the agent can run here.
+    Doctor(DoctorArgs),
+    /// Read a route file as the agent would, and tell what is wrong with it.
+    Check {
+        /// The route file (YAML).
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of the route file, for editors and CI.
+    Schema,
+    /// (The agent starts this itself.) Connect through the hooks whenever asked on standard input.
+    #[command(hide = true)]
+    Canary {
+        /// The cgroup this process was put into.
+        #[arg(long)]
+        cgroup: PathBuf,
+        /// The cgroup to go back to at the end.
+        #[arg(long)]
+        home: PathBuf,
+    },
+}
+
+/// `picop run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The route file (YAML; `picop schema` describes it). Reloaded when it changes and on SIGHUP.
+    #[arg(long, env = "PICOP_ROUTES", value_name = "FILE")]
+    pub routes: PathBuf,
+
+    /// The cgroup (v2) that holds the pods: absolute, or relative to the cgroup v2 mount. Workloads outside of it are
+    /// not intercepted. [default: kubepods.slice or kubepods if there is one, else the root]
+    #[arg(long, env = "PICOP_CGROUP", value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+
+    /// How log lines look.
+    #[arg(long, env = "PICOP_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// What to log, in tracing's filter syntax, such as `info,picop_agent::relay=debug` or `info,access=off`.
+    #[arg(long, env = "PICOP_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// Created when the agent is ready, removed when it stops being so.
+    #[arg(long, env = "PICOP_READY_FILE", value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+
+    /// At SIGTERM or SIGINT, how long running connections may take to end before they are reset.
+    #[arg(long, env = "PICOP_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// How long a client may take to send a header it has begun, or must send.
+    #[arg(long, env = "PICOP_HEADER_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub header_timeout: Duration,
+
+    /// How long one endpoint may take to accept a connection before the next one is tried.
+    #[arg(long, env = "PICOP_CONNECT_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
+    pub connect_timeout: Duration,
+
+    /// Relayed connections at once, in total.
+    #[arg(long, env = "PICOP_MAX_CONNECTIONS", value_name = "N", default_value_t = 50_000)]
+    pub max_connections: u32,
+
+    /// Relayed connections at once of one workload, where the route file does not say.
+    #[arg(long, env = "PICOP_MAX_CONNECTIONS_PER_WORKLOAD", value_name = "N", default_value_t = 10_000)]
+    pub max_connections_per_workload: u32,
+}
+
+/// `picop doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+
+    /// The cgroup the agent would attach to; as with `picop run`.
+    #[arg(long, env = "PICOP_CGROUP", value_name = "PATH")]
+    pub cgroup: Option<PathBuf>,
+}
+
+/// A time such as `500ms`, `5s` or `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "a time is a whole number and a unit: 500ms, 5s, 2m".to_owned())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(|| "too long a time".to_owned()),
+        _ => Err(format!("unknown unit {unit:?}: use ms, s or m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        for bad in ["", "5", "s", "-1s", "1.5s", "5h", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

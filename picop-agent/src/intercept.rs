@@ -1,0 +1,14 @@
+//! Interception: from pods to cgroups, network namespaces and kernel maps.
+//!
+//! Knows nothing of relaying: it hands [`workloads::Event`]s (a listener is there, a workload is gone) to whoever wires it,
+//! and answers where an accepted connection wanted to go ([`maps::Maps::take_original`]).
+
+pub mod canary;
+pub mod capabilities;
+pub mod cgroup;
+pub mod heartbeat;
+pub mod maps;
+pub mod netns;
+pub mod object;
+pub mod programs;
+pub mod workloads;

@@ -1,0 +1,157 @@
+//! Attaching: each program once, to the cgroup that holds the pods.
+
+use std::{fs::File, os::fd::AsFd as _, path::PathBuf};
+
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps, cgroup_sock_addr::CgroupSockAddrLink,
+        links::Link,
+        sock_ops::SockOpsLink,
+    },
+};
+use aya_obj::generated::bpf_attach_type;
+
+use super::cgroup::Cgroup;
+use crate::sys;
+
+/// A program could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The object has no such program: agent and object are not of one build.
+    #[error("the eBPF object has no program {name}; rebuild with `cargo xtask build-ebpf`")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The kernel does not take the program.
+    #[error("the kernel refuses program {name} (`picop doctor` says what this node can do)")]
+    Load {
+        /// Its name.
+        name: &'static str,
+        /// The verifier's or the kernel's words.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// The cgroup cannot be opened.
+    #[error("cannot open cgroup {path}")]
+    Open {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel does not attach it there.
+    #[error(
+        "cannot attach program {name} to cgroup {path}; another program there may forbid it (attached without the \
+         multi flag), or CAP_NET_ADMIN is missing"
+    )]
+    Attach {
+        /// The program.
+        name: &'static str,
+        /// The cgroup's directory.
+        path: PathBuf,
+        /// The kernel's words.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// Attached, but not there when read back.
+    #[error("program {name} was attached to {path}, but the kernel does not list it there")]
+    NotThere {
+        /// The program.
+        name: &'static str,
+        /// The cgroup's directory.
+        path: PathBuf,
+    },
+    /// The attachments cannot be read back.
+    #[error("cannot read back what is attached to {path}")]
+    Query {
+        /// The cgroup's directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The hooks on a socket's addresses: the programs' names, and where they attach.
+pub const SOCK_ADDR: [(&str, bpf_attach_type); 4] = [
+    ("connect4", bpf_attach_type::BPF_CGROUP_INET4_CONNECT),
+    ("connect6", bpf_attach_type::BPF_CGROUP_INET6_CONNECT),
+    ("getpeername4", bpf_attach_type::BPF_CGROUP_INET4_GETPEERNAME),
+    ("getpeername6", bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME),
+];
+
+/// The one hook on TCP events.
+pub const SOCK_OPS: &str = "sock_ops";
+
+/// A `bpf_link` always lets others attach beside it: the kernel adds `BPF_F_ALLOW_MULTI` itself
+/// (`cgroup_bpf_link_attach`) and, up to 6.12 at least, answers EINVAL to any flag given with a link. `Single` is how
+/// aya spells "no flag".
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+
+/// The programs' links. Dropping it detaches them.
+#[derive(Debug)]
+#[must_use]
+pub struct Attached {
+    sock_addr: Vec<CgroupSockAddrLink>,
+    sock_ops: SockOpsLink,
+}
+
+impl Attached {
+    /// Detaches the programs: connects are left alone before their events are.
+    pub fn detach(self) -> Result<(), ProgramError> {
+        let Self { sock_addr, sock_ops } = self;
+        sock_addr.into_iter().try_for_each(Link::detach)?;
+        sock_ops.detach()
+    }
+}
+
+/// Loads every program of interception, without attaching: what a wrong kernel or a missing capability refuses shows
+/// here, before anything is touched.
+pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
+    for (name, _) in SOCK_ADDR {
+        let program: &mut CgroupSockAddr = program(ebpf, name)?;
+        program.load().map_err(|e| AttachError::Load { name, source: Box::new(e) })?;
+    }
+    let program: &mut SockOps = program(ebpf, SOCK_OPS)?;
+    program.load().map_err(|e| AttachError::Load { name: SOCK_OPS, source: Box::new(e) })
+}
+
+/// Attaches the loaded programs and reads the attachments back. On an error nothing stays attached.
+pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError> {
+    let path = &cgroup.dir;
+    let dir = File::open(path).map_err(|source| AttachError::Open { path: path.clone(), source })?;
+    let failed = |name: &'static str| {
+        move |e: ProgramError| AttachError::Attach { name, path: path.clone(), source: Box::new(e) }
+    };
+    let there = |name: &'static str, kind: bpf_attach_type, id: u32| {
+        let ids = sys::attached_programs(dir.as_fd(), kind)
+            .map_err(|source| AttachError::Query { path: path.clone(), source })?;
+        if ids.contains(&id) { Ok(()) } else { Err(AttachError::NotThere { name, path: path.clone() }) }
+    };
+    // Sockets must find their original destination recorded as soon as connects are rewritten: sock_ops goes first, and
+    // on the way out (fields drop in order) last.
+    let ops: &mut SockOps = program(ebpf, SOCK_OPS)?;
+    let id = ops.attach(&dir, MODE).map_err(failed(SOCK_OPS))?;
+    let sock_ops = ops.take_link(id).map_err(failed(SOCK_OPS))?;
+    there(SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS, ops.info().map_err(failed(SOCK_OPS))?.id())?;
+    let mut sock_addr = Vec::with_capacity(SOCK_ADDR.len());
+    for (name, kind) in SOCK_ADDR.into_iter().rev() {
+        let hook: &mut CgroupSockAddr = program(ebpf, name)?;
+        let id = hook.attach(&dir, MODE).map_err(failed(name))?;
+        sock_addr.push(hook.take_link(id).map_err(failed(name))?);
+        there(name, kind, hook.info().map_err(failed(name))?.id())?;
+    }
+    sock_addr.reverse();
+    Ok(Attached { sock_addr, sock_ops })
+}
+
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, AttachError>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name).and_then(|p| p.try_into().ok()).ok_or(AttachError::Missing { name })
+}

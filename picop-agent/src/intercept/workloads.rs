@@ -1,0 +1,325 @@
+//! Keeps what is managed in step with the cgroup tree and the route table.
+//!
+//! Every round compares what is with what should be ([`plan`], pure) and acts on the difference. A workload that cannot
+//! be managed yet (no process to take the network namespace from, no loopback) is tried again next round.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use picop_common::{
+    addr::PortBe,
+    maps::{AgentConf, LEVELS_MAX, WORKLOAD_BYPASS, Workload},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    cgroup::{Cgroup, CgroupMount},
+    maps::{Maps, MapsError},
+    netns::{Listeners, Netns, NetnsError, NetnsId, NetnsThread},
+};
+use crate::route::{RouteTable, WorkloadSpec};
+
+/// How often the cgroup tree is looked at. A pod's first connection comes later than this after its cgroup appears:
+/// its images' processes have yet to start.
+pub const RESYNC: Duration = Duration::from_millis(200);
+
+/// A managed workload, as those who serve its connections see it.
+#[derive(Debug)]
+pub struct ManagedWorkload {
+    /// Its cgroup, relative to the mount: its name in logs.
+    pub name: String,
+    /// What the route table says of it; changes with the table.
+    pub spec: ArcSwap<WorkloadSpec>,
+    /// Where its upstream sockets are made.
+    pub netns: Arc<Netns>,
+    /// `SO_NETNS_COOKIE` of that.
+    pub netns_cookie: u64,
+}
+
+/// What the reconciler tells whoever serves connections.
+#[derive(Debug)]
+pub enum Event {
+    /// Accept connections here.
+    Added(Arc<ManagedWorkload>, Listeners),
+    /// No more connections of this workload; those that run may end by themselves.
+    Removed(Arc<ManagedWorkload>),
+}
+
+/// Why a workload could not be managed.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// Nobody lives there yet.
+    #[error("cgroup {0} has no process to take the network namespace from; waiting for one (or give `netns:`)")]
+    NoProcess(String),
+    /// It is the agent's own cgroup, or holds it.
+    #[error("cgroup {0} is the agent's own; the agent never intercepts itself")]
+    Own(String),
+    /// Its namespace or listeners cannot be had.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The kernel's map does not take it.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+}
+
+/// What one round found to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Cgroup ids to manage.
+    pub add: Vec<u64>,
+    /// Cgroup ids whose spec changed.
+    pub update: Vec<u64>,
+    /// Cgroup ids to let go.
+    pub remove: Vec<u64>,
+}
+
+/// Compares: what is managed (with its spec and network namespace) and what was found. A namespace of `None` is one that
+/// cannot be told right now, which is no reason to let go.
+pub fn plan(
+    managed: &BTreeMap<u64, (WorkloadSpec, NetnsId)>,
+    found: &BTreeMap<u64, (WorkloadSpec, Option<NetnsId>)>,
+) -> Plan {
+    let mut plan = Plan::default();
+    for (id, (spec, netns)) in found {
+        match managed.get(id) {
+            None => plan.add.push(*id),
+            // A new sandbox under the old cgroup: the listeners are in the wrong namespace.
+            Some((_, was)) if netns.is_some_and(|now| now != *was) => {
+                plan.remove.push(*id);
+                plan.add.push(*id);
+            }
+            Some((was, _)) if was != spec => plan.update.push(*id),
+            Some(_) => {}
+        }
+    }
+    plan.remove.extend(managed.keys().filter(|id| !found.contains_key(id)));
+    plan
+}
+
+/// Makes and unmakes workloads.
+pub struct Reconciler {
+    mount: CgroupMount,
+    root: Cgroup,
+    own: Cgroup,
+    maps: Arc<Maps>,
+    netns: NetnsThread,
+    event_tx: mpsc::UnboundedSender<Event>,
+    managed: BTreeMap<u64, Managed>,
+    conf: AgentConf,
+    /// Depths to look at besides the workloads' own.
+    fixed_levels: Vec<u32>,
+    /// What was last said of each workload that cannot be managed, so that it is said once.
+    complaints: HashMap<u64, String>,
+}
+
+struct Managed {
+    workload: Arc<ManagedWorkload>,
+    level: u32,
+    listener_v4: PortBe,
+    listener_v6: PortBe,
+}
+
+impl Reconciler {
+    /// Manages workloads below `root`, the cgroup the programs are attached to.
+    pub fn new(
+        mount: CgroupMount,
+        root: Cgroup,
+        own: Cgroup,
+        maps: Arc<Maps>,
+        netns: NetnsThread,
+        event_tx: mpsc::UnboundedSender<Event>,
+        fixed_levels: Vec<u32>,
+    ) -> Self {
+        let conf = AgentConf { agent_cgroup: own.id, ..AgentConf::default() };
+        Self {
+            mount,
+            root,
+            own,
+            maps,
+            netns,
+            event_tx,
+            managed: BTreeMap::new(),
+            conf,
+            fixed_levels,
+            complaints: HashMap::new(),
+        }
+    }
+
+    /// One round. Returns how many workloads are managed and how many are waiting.
+    pub async fn round(&mut self, table: &RouteTable) -> Result<(usize, usize), MapsError> {
+        let cgroups = self.scan(table);
+        let found = cgroups
+            .iter()
+            .map(|(id, (cgroup, spec))| (*id, (spec.clone(), netns_of(cgroup, spec).ok().map(|n| n.id()))))
+            .collect();
+        let managed = self
+            .managed
+            .iter()
+            .map(|(id, m)| (*id, (WorkloadSpec::clone(&m.workload.spec.load()), m.workload.netns.id())))
+            .collect();
+        let Plan { add, update, remove } = plan(&managed, &found);
+        for id in remove {
+            self.remove(id)?;
+        }
+        for id in update {
+            let (_, spec) = &cgroups[&id];
+            self.update(id, spec)?;
+        }
+        self.complaints.retain(|id, _| cgroups.contains_key(id));
+        for id in add {
+            let (cgroup, spec) = &cgroups[&id];
+            match self.add(cgroup, spec).await {
+                Ok(()) => drop(self.complaints.remove(&id)),
+                Err(error) => self.complain(cgroup, &error),
+            }
+        }
+        self.set_levels()?;
+        Ok((self.managed.len(), self.complaints.len()))
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&mut self) -> Result<(), MapsError> {
+        let ids: Vec<_> = self.managed.keys().copied().collect();
+        ids.into_iter().try_for_each(|id| self.remove(id))
+    }
+
+    /// The cgroups the table's entries match. An entry's pattern is expanded by directory, so the cost is that of the
+    /// levels it names, not of the whole tree.
+    fn scan(&self, table: &RouteTable) -> BTreeMap<u64, (Cgroup, WorkloadSpec)> {
+        let mut found = BTreeMap::new();
+        for entry in table.workloads() {
+            for path in expand(self.mount.path(), entry) {
+                let Ok(cgroup) = self.mount.cgroup(&path) else { continue };
+                if !cgroup.dir.starts_with(&self.root.dir) || found.contains_key(&cgroup.id) {
+                    continue;
+                }
+                // Another entry may come first in the file.
+                if let Some(spec) = table.workload_for(&cgroup.rel) {
+                    found.insert(cgroup.id, (cgroup.clone(), spec.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    async fn add(&mut self, cgroup: &Cgroup, spec: &WorkloadSpec) -> Result<(), WorkloadError> {
+        if self.own.dir.starts_with(&cgroup.dir) {
+            return Err(WorkloadError::Own(cgroup.rel.clone()));
+        }
+        let netns = Arc::new(netns_of(cgroup, spec)?);
+        let listeners = self.netns.listen(Arc::clone(&netns)).await?;
+        let port = |l: &std::net::TcpListener| {
+            l.local_addr().map_or(PortBe::NONE, |addr| PortBe::from_host(addr.port()))
+        };
+        let managed = Managed {
+            workload: Arc::new(ManagedWorkload {
+                name: cgroup.rel.clone(),
+                spec: ArcSwap::from_pointee(spec.clone()),
+                netns,
+                netns_cookie: listeners.cookie,
+            }),
+            level: cgroup.level,
+            listener_v4: port(&listeners.v4),
+            listener_v6: listeners.v6.as_ref().map_or(PortBe::NONE, port),
+        };
+        // Somebody accepts before anybody is sent there.
+        let added = Event::Added(Arc::clone(&managed.workload), listeners);
+        if self.event_tx.send(added).is_err() {
+            return Ok(()); // The agent is going.
+        }
+        let entry = managed.entry();
+        self.managed.insert(cgroup.id, managed);
+        self.set_levels()?;
+        if let Err(error) = self.maps.put_workload(cgroup.id, entry) {
+            self.remove(cgroup.id)?;
+            return Err(error.into());
+        }
+        tracing::info!(workload = cgroup.rel, environment = spec.environment.as_ref().map(tracing::field::display), "managing workload");
+        Ok(())
+    }
+
+    fn update(&mut self, id: u64, spec: &WorkloadSpec) -> Result<(), MapsError> {
+        let Some(managed) = self.managed.get(&id) else { return Ok(()) };
+        managed.workload.spec.store(Arc::new(spec.clone()));
+        self.maps.put_workload(id, managed.entry())?;
+        tracing::info!(workload = managed.workload.name, "workload changed");
+        Ok(())
+    }
+
+    fn remove(&mut self, id: u64) -> Result<(), MapsError> {
+        let Some(managed) = self.managed.remove(&id) else { return Ok(()) };
+        self.maps.remove_workload(id)?;
+        tracing::info!(workload = managed.workload.name, "workload is gone");
+        // Whoever accepts ends with the agent at the latest.
+        drop(self.event_tx.send(Event::Removed(managed.workload)));
+        Ok(())
+    }
+
+    /// Tells the hooks at which depths to look, deepest first.
+    fn set_levels(&mut self) -> Result<(), MapsError> {
+        let mut levels = self.fixed_levels.clone();
+        levels.extend(self.managed.values().map(|m| m.level));
+        levels.sort_unstable_by(|a, b| b.cmp(a));
+        levels.dedup();
+        if levels.len() > LEVELS_MAX {
+            tracing::warn!(
+                "workloads sit at {} depths of the cgroup tree; only the deepest {LEVELS_MAX} are intercepted",
+                levels.len()
+            );
+        }
+        let mut conf = AgentConf { levels: [0; LEVELS_MAX], ..self.conf };
+        for (slot, level) in conf.levels.iter_mut().zip(levels) {
+            *slot = level;
+        }
+        if conf != self.conf {
+            self.maps.set_agent(conf)?;
+            self.conf = conf;
+        }
+        Ok(())
+    }
+
+    fn complain(&mut self, cgroup: &Cgroup, error: &WorkloadError) {
+        let text = crate::telemetry::chain(error);
+        if self.complaints.get(&cgroup.id) != Some(&text) {
+            tracing::warn!(workload = cgroup.rel, error = text, "workload is not managed yet");
+            self.complaints.insert(cgroup.id, text);
+        }
+    }
+}
+
+impl Managed {
+    fn entry(&self) -> Workload {
+        Workload {
+            netns_cookie: self.workload.netns_cookie,
+            listener_v4: self.listener_v4,
+            listener_v6: self.listener_v6,
+            flags: if self.workload.spec.load().bypass { WORKLOAD_BYPASS } else { 0 },
+        }
+    }
+}
+
+fn netns_of(cgroup: &Cgroup, spec: &WorkloadSpec) -> Result<Netns, WorkloadError> {
+    if let Some(path) = &spec.netns {
+        return Ok(Netns::open(path)?);
+    }
+    let pid = cgroup.first_process().ok_or_else(|| WorkloadError::NoProcess(cgroup.rel.clone()))?;
+    Ok(Netns::of_process(pid)?)
+}
+
+fn expand(mount: &Path, entry: &WorkloadSpec) -> Vec<std::path::PathBuf> {
+    if let Some(path) = entry.cgroup.as_path() {
+        return vec![mount.join(path)];
+    }
+    let prefix = glob::Pattern::escape(&mount.to_string_lossy());
+    glob::glob(&format!("{prefix}/{}", entry.cgroup.as_str()))
+        .map(|paths| paths.filter_map(Result::ok).filter(|path| path.is_dir()).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! The picop node agent, as a library: the binary and the tests put its parts together.
+//!
+//! Dependencies point one way: [`route`] and [`protocol`] know nothing of eBPF, `intercept` nothing of relaying; `app`
+//! wires them.
+#![deny(unsafe_code)]
+
+#[cfg(feature = "ebpf")]
+pub mod app;
+pub mod cli;
+#[cfg(feature = "ebpf")]
+pub mod doctor;
+#[cfg(feature = "ebpf")]
+pub mod intercept;
+pub mod protocol;
+#[cfg(feature = "ebpf")]
+pub mod relay;
+pub mod route;
+pub mod source;
+pub mod sys;
+pub mod telemetry;

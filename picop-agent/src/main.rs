@@ -1,0 +1,56 @@
+//! `picop`: the node agent and its command line.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use picop_agent::{
+    app,
+    cli::{Cli, Command},
+    intercept::canary,
+    source::file,
+    telemetry,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: what, and why, down to the first cause.
+            eprintln!("picop: {}", telemetry::chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => {
+            telemetry::init(args.log_format, &args.log)
+                .with_context(|| format!("--log {:?} is not a filter", args.log))?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .thread_name("picop-data")
+                .build()
+                .context("cannot start the runtime")?;
+            runtime.block_on(app::run(args))?;
+        }
+        Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
+        Command::Check { file } => {
+            let found = file::check(&file)?;
+            println!(
+                "{}: {} services ({} addresses, {} variants), {} environments, {} workload entries",
+                file.display(),
+                found.services,
+                found.addresses,
+                found.variants,
+                found.environments,
+                found.workloads
+            );
+        }
+        Command::Schema => print!("{}", file::schema()),
+        Command::Canary { cgroup, home } => canary::process(&cgroup, &home).context("the canary failed")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

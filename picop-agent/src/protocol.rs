@@ -1,0 +1,12 @@
+//! PiCoP on a stream: reading the header at a connection's start, and the context it carries.
+//!
+//! The bytes themselves are [`picop_common::header`]'s.
+mod context;
+mod env_id;
+mod expect;
+mod reader;
+
+pub use context::{Context, Dropped, EnvSource};
+pub use env_id::{EnvId, EnvIdError};
+pub use expect::{ExpectHeader, ParseExpectError};
+pub use reader::{Head, HeadError, HeadKind, READ_SIZE, read_head};

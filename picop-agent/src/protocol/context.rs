@@ -1,0 +1,213 @@
+//! The keys and values that travel with a connection.
+use std::sync::Arc;
+
+use picop_common::header::{Detected, ENV_ID, EncodeError, Field, Header, MAX_LEN, detect, encode};
+
+use super::{EnvId, EnvIdError};
+
+const BAGGAGE: &str = "baggage";
+const TRACESTATE: &str = "tracestate";
+/// The member of `baggage` that names the environment, for clients whose tracing library is all that they can set up.
+const BAGGAGE_ENV: &[u8] = b"env-id";
+
+/// A connection's context: a PiCoP header, and the environment it names.
+///
+/// A clone costs two reference counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// A whole header.
+    wire: Arc<[u8]>,
+    env: Env,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Env {
+    None,
+    Named(EnvId, EnvSource),
+    Rejected(EnvIdError),
+}
+
+/// Where in a context its environment is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnvSource {
+    /// Its `Env-Id`.
+    Header,
+    /// The member `env-id` of its `baggage`; looked at only when `Env-Id` is missing or empty.
+    Baggage,
+}
+
+/// What [`Context::with_env`] left out to make room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Entries at the end of `baggage`.
+    pub baggage: usize,
+    /// Entries at the end of `tracestate`.
+    pub tracestate: usize,
+    /// Whole lines of other keys, or of keys that no header may have.
+    pub lines: usize,
+}
+
+impl Dropped {
+    /// Whether everything is still there.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Context {
+    /// The context a client sent.
+    pub fn from_header(header: &Header<'_>) -> Self {
+        Self { wire: header.wire().into(), env: find_env(header) }
+    }
+
+    /// The context of a connection of which nothing but its environment is known.
+    pub fn for_env(env: &EnvId) -> Self {
+        Self::encoded(vec![Field::new(ENV_ID, env.as_str())], env).0
+    }
+
+    /// The environment it names. None too if it names one by something that is no name: see [`Context::rejected_env`].
+    pub fn env_id(&self) -> Option<EnvId> {
+        self.env().map(|(env, _)| env.clone())
+    }
+
+    /// The environment, and where it is named.
+    pub fn env(&self) -> Option<(&EnvId, EnvSource)> {
+        match &self.env {
+            Env::Named(env, source) => Some((env, *source)),
+            Env::None | Env::Rejected(_) => None,
+        }
+    }
+
+    /// Why what stands in the environment's place is not taken for one.
+    pub fn rejected_env(&self) -> Option<&EnvIdError> {
+        match &self.env {
+            Env::Rejected(why) => Some(why),
+            Env::None | Env::Named(..) => None,
+        }
+    }
+
+    /// The header to send: what the client sent, to the byte, if nothing was added.
+    pub fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// The first value of `key`, in any case.
+    pub fn get(&self, key: &str) -> Option<&[u8]> {
+        self.fields().find(|field| field.is(key)).map(|field| field.value)
+    }
+
+    /// The same context with `Env-Id: env`. One whose `Env-Id` names an environment already stays as it is.
+    ///
+    /// If a header does not hold it all, entries are dropped from the end of `baggage`, then from that of `tracestate`,
+    /// then the longest lines.
+    pub fn with_env(&self, env: &EnvId) -> (Self, Dropped) {
+        if let Env::Named(_, EnvSource::Header) = self.env {
+            return (self.clone(), Dropped::default());
+        }
+        let kept = self.fields().filter(|field| !field.is(ENV_ID) && !field.is_blank());
+        Self::encoded(kept.chain([Field::new(ENV_ID, env.as_str())]).collect(), env)
+    }
+
+    /// `fields`, one of which is `env`'s, as a context; what does not fit is dropped.
+    fn encoded(mut fields: Vec<Field<'_>>, env: &EnvId) -> (Self, Dropped) {
+        let mut out = [0; MAX_LEN];
+        let mut dropped = Dropped::default();
+        // Ends: every round takes something away, and `Env-Id` alone fits.
+        let len = loop {
+            match encode(&mut fields, &mut out) {
+                Ok(len) => break len,
+                Err(EncodeError::InvalidKey { key }) => drop_lines(&mut fields, key, &mut dropped),
+                Err(EncodeError::TooLong { key, .. }) => {
+                    let made_room = drop_entry(&mut fields, BAGGAGE, &mut dropped.baggage)
+                        || drop_entry(&mut fields, TRACESTATE, &mut dropped.tracestate);
+                    if !made_room {
+                        drop_lines(&mut fields, key, &mut dropped);
+                    }
+                }
+            }
+        };
+        let env = Env::Named(env.clone(), EnvSource::Header);
+        (Self { wire: out[..len].into(), env }, dropped)
+    }
+
+    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        let header = match detect(&self.wire) {
+            Detected::Header(header) => Some(header),
+            Detected::Partial { .. } | Detected::Other(_) => None,
+        };
+        header.into_iter().flat_map(|header| header.fields())
+    }
+}
+
+fn find_env(header: &Header<'_>) -> Env {
+    let (name, source) = match header.env_id() {
+        Some(name) => (EnvId::from_bytes(name), EnvSource::Header),
+        None => match baggage_env(header) {
+            Some(name) => (EnvId::from_bytes(&name), EnvSource::Baggage),
+            None => return Env::None,
+        },
+    };
+    match name {
+        Ok(env) => Env::Named(env, source),
+        Err(why) => Env::Rejected(why),
+    }
+}
+
+/// The value of the first entry `env-id=value` in any `baggage`, percent-decoded; its properties (`;key=value`) are not
+/// part of it.
+fn baggage_env(header: &Header<'_>) -> Option<Vec<u8>> {
+    let lines = header.fields().filter(|field| field.is(BAGGAGE));
+    let mut entries = lines.flat_map(|field| field.value.split(|byte| *byte == b','));
+    let value = entries.find_map(|entry| {
+        let member = entry.split(|byte| *byte == b';').next()?;
+        let equals = member.iter().position(|byte| *byte == b'=')?;
+        (member[..equals].trim_ascii() == BAGGAGE_ENV).then(|| member[equals + 1..].trim_ascii())
+    })?;
+    Some(percent_decode(value)).filter(|value| !value.is_empty())
+}
+
+/// A `%` that two hexadecimal digits do not follow stands for itself.
+fn percent_decode(mut text: &[u8]) -> Vec<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some((&first, rest)) = text.split_first() {
+        let escape = match text {
+            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
+            _ => None,
+        };
+        if let Some((high, low)) = escape {
+            decoded.push(high << 4 | low);
+            text = &text[3..];
+        } else {
+            decoded.push(first);
+            text = rest;
+        }
+    }
+    decoded
+}
+
+/// Takes the last entry off the last `key` line, and the line with it if it was its only one. False if there is no line.
+/// `count` does not count an entry that is empty (a comma at the end).
+fn drop_entry(fields: &mut Vec<Field<'_>>, key: &str, count: &mut usize) -> bool {
+    let Some(at) = fields.iter().rposition(|field| field.is(key)) else {
+        return false;
+    };
+    let value = fields[at].value;
+    let comma = value.iter().rposition(|byte| *byte == b',');
+    let entry = &value[comma.map_or(0, |comma| comma + 1)..];
+    *count += usize::from(!entry.trim_ascii().is_empty());
+    match comma {
+        Some(comma) => fields[at].value = &value[..comma],
+        None => drop(fields.remove(at)),
+    }
+    true
+}
+
+fn drop_lines(fields: &mut Vec<Field<'_>>, key: &[u8], dropped: &mut Dropped) {
+    let before = fields.len();
+    fields.retain(|field| field.key != key);
+    dropped.lines += before - fields.len();
+}
+
+#[cfg(test)]
+mod tests;

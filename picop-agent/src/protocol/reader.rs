@@ -1,0 +1,160 @@
+//! Reading the head of a downstream connection: its header, if it has one.
+use std::{fmt, io, time::Duration};
+
+use bytes::{Buf, BufMut, BytesMut};
+use picop_common::header::{Detected, Other, detect};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::{Instant, timeout_at},
+};
+
+use super::{Context, ExpectHeader};
+
+/// The most bytes asked for at a time. A header has 269 at the most, so no more than 4364 are ever held.
+pub const READ_SIZE: usize = 4096;
+
+/// As many bytes of a header as an application may send for its own ends before it waits: CR LF CR LF (SIP's keep-alive).
+/// The next byte of the signature, a NUL, is one that no protocol that sends these goes on with.
+const AMBIGUOUS: usize = 4;
+
+/// What a connection starts with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The context of its header.
+    pub context: Option<Context>,
+    /// What was found, or why nothing was.
+    pub why: HeadKind,
+}
+
+/// What the head of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HeadKind {
+    /// A header.
+    Header,
+    /// The application's bytes.
+    Payload,
+    /// A PROXY protocol version 2 header, which is for the server.
+    ProxyV2,
+    /// A header of a version that nobody has defined; taken for the application's.
+    UnknownVersion(u8),
+    /// Nothing came in the time allowed; a header that comes later is the application's.
+    Silent,
+    /// The client will send nothing at all.
+    Eof,
+    /// No header was to be expected; nothing was read.
+    NotRead,
+}
+
+impl fmt::Display for HeadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header => f.pad("header"),
+            Self::Payload => f.pad("payload"),
+            Self::ProxyV2 => f.pad("proxy-v2"),
+            Self::UnknownVersion(version) => write!(f, "unknown-version-{version}"),
+            Self::Silent => f.pad("silent"),
+            Self::Eof => f.pad("eof"),
+            Self::NotRead => f.pad("not-read"),
+        }
+    }
+}
+
+impl From<Other> for HeadKind {
+    fn from(other: Other) -> Self {
+        match other {
+            Other::Payload => Self::Payload,
+            Other::ProxyV2 => Self::ProxyV2,
+            Other::UnknownVersion(version) => Self::UnknownVersion(version),
+        }
+    }
+}
+
+/// A head that is neither a header nor the application's: nothing of it may reach a server, so the connection is reset.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// The rest of a header did not come.
+    #[error(
+        "{got} bytes of a PiCoP header came, and not the rest within {waited:?}; is the client stuck while it sends it?"
+    )]
+    Timeout {
+        /// Bytes that did come.
+        got: usize,
+        /// How long the rest was waited for.
+        waited: Duration,
+    },
+    /// The client ended its side within a header.
+    #[error(
+        "the client closed the connection after {got} bytes of a PiCoP header; it must send all of it first"
+    )]
+    Truncated {
+        /// Bytes that did come.
+        got: usize,
+    },
+    /// The connection failed.
+    #[error("reading from the client failed before it was known where to route its connection")]
+    Io(#[source] io::Error),
+}
+
+/// Reads from the start of a connection until it is known whether a header is there, and takes it off.
+///
+/// What was read beyond it is left in `buf`: payload, to be sent on before anything else that is read from `io`. `buf` may
+/// hold bytes of `io` on entry, so a call that was cancelled can be repeated. On an error, what came is in `buf` too.
+///
+/// The first byte may take as long as `expect` says (`header_timeout` for [`ExpectHeader::Always`]), all of a header
+/// another `header_timeout`. A stream that stops at up to four bytes that a header could begin with is payload; one that
+/// stops later within a header is an error.
+pub async fn read_head<R: AsyncRead + Unpin>(
+    io: &mut R,
+    buf: &mut BytesMut,
+    expect: ExpectHeader,
+    header_timeout: Duration,
+) -> Result<Head, HeadError> {
+    let mut wait = match expect {
+        ExpectHeader::Never => return Ok(Head::without(HeadKind::NotRead)),
+        ExpectHeader::Always => header_timeout,
+        ExpectHeader::Sniff(time) => time,
+    };
+    let mut deadline = after(wait);
+    loop {
+        match detect(buf) {
+            Detected::Header(header) => {
+                let (context, wire_len) = (Context::from_header(&header), header.wire_len());
+                buf.advance(wire_len);
+                return Ok(Head { context: Some(context), why: HeadKind::Header });
+            }
+            Detected::Other(other) => return Ok(Head::without(other.into())),
+            Detected::Partial { .. } => {}
+        }
+        let got = buf.len();
+        buf.reserve(READ_SIZE);
+        let read = timeout_at(deadline, io.read_buf(&mut buf.limit(READ_SIZE))).await;
+        match (read, got) {
+            (Ok(Ok(1..)), 0) => {
+                wait = header_timeout;
+                deadline = after(wait);
+            }
+            (Ok(Ok(1..)), _) => {}
+            (Ok(Err(error)), _) => return Err(HeadError::Io(error)),
+            (Ok(Ok(0)), 0) => return Ok(Head::without(HeadKind::Eof)),
+            (Err(_), 0) => return Ok(Head::without(HeadKind::Silent)),
+            (Ok(Ok(0)) | Err(_), ..=AMBIGUOUS) => return Ok(Head::without(HeadKind::Payload)),
+            (Ok(Ok(0)), _) => return Err(HeadError::Truncated { got }),
+            (Err(_), _) => return Err(HeadError::Timeout { got, waited: wait }),
+        }
+    }
+}
+
+impl Head {
+    fn without(why: HeadKind) -> Self {
+        Self { context: None, why }
+    }
+}
+
+/// A day is for ever for a client's first bytes, and a point in time that exists.
+fn after(wait: Duration) -> Instant {
+    const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    Instant::now() + wait.min(A_DAY)
+}
+
+#[cfg(test)]
+mod tests;

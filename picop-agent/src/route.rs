@@ -1,0 +1,18 @@
+//! The route table and the decision taken on it.
+//!
+//! Pure: no I/O, no clock, nothing of eBPF. [`RouteTable`] is what the node knows, [`decide`] says where one connection goes
+//! and why, [`RouteHandle`] shares the table in effect between those who read it and the one source that replaces it.
+mod decide;
+mod handle;
+mod service;
+mod table;
+mod workload;
+
+pub use decide::{Backends, Decision, EnvSource, Facts, Reason, decide};
+pub use handle::{RouteHandle, SourceStatus};
+pub use service::{Base, Endpoints, Fallback, HeaderPolicy, Service};
+pub use table::{RouteTable, TableError};
+pub use workload::{CgroupPattern, CgroupPatternError, ContextSource, WorkloadSpec};
+
+#[cfg(test)]
+mod strategies;

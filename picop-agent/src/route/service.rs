@@ -1,0 +1,134 @@
+//! A service: an address clients connect to, and the backends behind it.
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    sync::Arc,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{EnvId, ExpectHeader};
+
+/// Whether a server is told the context of its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderPolicy {
+    /// The server gets no header: it would choke on it. Databases, unmodified servers.
+    #[default]
+    Strip,
+    /// The server, or its library, reads the header.
+    Propagate,
+}
+
+/// What becomes of a connection whose variant exists but has no endpoint that could take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fallback {
+    /// It goes to the base, as if there were no variant.
+    #[default]
+    Base,
+    /// It is refused: for services whose base must not see an environment's traffic.
+    Refuse,
+}
+
+/// Addresses of equal standing. A clone costs a reference count.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Endpoints(Arc<[SocketAddr]>);
+
+impl Endpoints {
+    /// The addresses, in the order they were given, v4-mapped ones as IPv4.
+    pub fn as_slice(&self) -> &[SocketAddr] {
+        &self.0
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none: known, but nothing ready.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<SocketAddr> for Endpoints {
+    fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
+        Self(addresses.into_iter().map(unmapped).collect())
+    }
+}
+
+impl From<Vec<SocketAddr>> for Endpoints {
+    fn from(addresses: Vec<SocketAddr>) -> Self {
+        addresses.into_iter().collect()
+    }
+}
+
+/// A service's default backends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Base {
+    /// The address the client asked for: what would happen without picop.
+    #[default]
+    Itself,
+    /// These instead.
+    Endpoints(Endpoints),
+}
+
+/// A service: addresses clients connect to, and what is behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name in logs and metrics; unique in a table.
+    pub name: String,
+    /// Where clients connect; each belongs to one service of a table.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether its servers are told the context.
+    pub header: HeaderPolicy,
+    /// The backends of whoever belongs to no environment, or to one with no variant of this service.
+    pub base: Base,
+    /// The backends per environment. An entry with no endpoint is a variant that has nothing ready.
+    pub variants: HashMap<EnvId, Endpoints>,
+    /// What to do about such an entry.
+    pub fallback: Fallback,
+    /// Whether clients start with a header of their own.
+    pub expect_header: ExpectHeader,
+}
+
+impl Service {
+    /// A service with nothing but an address: its base is itself, everything else default.
+    pub fn new(name: impl Into<String>, addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            name: name.into(),
+            addresses,
+            header: HeaderPolicy::default(),
+            base: Base::default(),
+            variants: HashMap::new(),
+            fallback: Fallback::default(),
+            expect_header: ExpectHeader::default(),
+        }
+    }
+
+    /// Its backends in `environment`, if it has a variant there.
+    pub fn variant(&self, environment: &EnvId) -> Option<&Endpoints> {
+        self.variants.get(environment)
+    }
+}
+
+/// The same address with `::ffff:a.b.c.d` (what dual-stack sockets use) as the `a.b.c.d` it means.
+pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddrV4::new(v4, v6.port()).into(),
+            None => address,
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// What a table is asked by: as [`unmapped`], and without the flow label and zone that a socket may add.
+pub(super) fn key(address: SocketAddr) -> SocketAddr {
+    match unmapped(address) {
+        SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, 0).into(),
+        v4 @ SocketAddr::V4(_) => v4,
+    }
+}

@@ -1,0 +1,187 @@
+//! Everything a node knows of services, environments and workloads, at one moment.
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use super::{
+    service::{Base, Endpoints, Service, key},
+    workload::{WorkloadSpec, normal},
+};
+use crate::protocol::EnvId;
+
+/// The route table. Immutable: a change is another table, and a connection sees one or the other.
+///
+/// Its size follows the number of variants there are, not services times environments.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    version: u64,
+    services: Vec<Arc<Service>>,
+    /// Index into `services`.
+    by_address: HashMap<SocketAddr, usize>,
+    environments: HashSet<EnvId>,
+    workloads: Vec<WorkloadSpec>,
+    /// The first entry in `workloads` for a plain path.
+    by_path: HashMap<String, usize>,
+    /// The entries in `workloads` that are globs, in order.
+    globs: Vec<usize>,
+}
+
+impl RouteTable {
+    /// Puts a table together. Its version is 0 until [`RouteHandle::replace`](super::RouteHandle::replace) puts it in effect.
+    pub fn new(services: Vec<Service>, workloads: Vec<WorkloadSpec>) -> Result<Self, TableError> {
+        let mut table = Self::default();
+        let mut names = HashSet::with_capacity(services.len());
+        for service in services {
+            if !names.insert(service.name.clone()) {
+                return Err(TableError::DuplicateName { name: service.name });
+            }
+            table.add_service(service)?;
+        }
+        for workload in workloads {
+            table.add_workload(workload);
+        }
+        Ok(table)
+    }
+
+    fn add_service(&mut self, mut service: Service) -> Result<(), TableError> {
+        let index = self.services.len();
+        for address in &mut service.addresses {
+            *address = key(*address);
+            match self.by_address.entry(*address) {
+                Entry::Vacant(vacant) => vacant.insert(index),
+                Entry::Occupied(first) => {
+                    return Err(TableError::DuplicateAddress {
+                        address: *address,
+                        first: self
+                            .services
+                            .get(*first.get())
+                            .map_or_else(|| service.name.clone(), |other| other.name.clone()),
+                        second: service.name,
+                    });
+                }
+            };
+        }
+        let to_base: &[SocketAddr] = match &service.base {
+            Base::Endpoints(endpoints) => endpoints.as_slice(),
+            Base::Itself => &[],
+        };
+        let mut targets = to_base.iter().chain(service.variants.values().flat_map(Endpoints::as_slice));
+        if let Some(address) = targets.find(|endpoint| service.addresses.contains(&key(**endpoint))) {
+            return Err(TableError::Loop { address: *address, service: service.name });
+        }
+        service.variants =
+            service.variants.into_iter().map(|(env, endpoints)| (self.intern(env), endpoints)).collect();
+        self.services.push(Arc::new(service));
+        Ok(())
+    }
+
+    fn add_workload(&mut self, mut workload: WorkloadSpec) {
+        let index = self.workloads.len();
+        workload.environment = workload.environment.map(|env| self.intern(env));
+        match workload.cgroup.as_path() {
+            Some(path) => {
+                self.by_path.entry(path.to_owned()).or_insert(index);
+            }
+            None => self.globs.push(index),
+        }
+        self.workloads.push(workload);
+    }
+
+    /// One copy of each name in memory, however many services have a variant of it.
+    fn intern(&mut self, environment: EnvId) -> EnvId {
+        if let Some(known) = self.environments.get(&environment) {
+            return known.clone();
+        }
+        self.environments.insert(environment.clone());
+        environment
+    }
+
+    /// Counts the tables that were in effect on this node; the first one is 1, and 0 means none was.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn with_version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The service clients reach at `address`. An IPv4 address and its v4-mapped form are the same.
+    pub fn service_at(&self, address: &SocketAddr) -> Option<&Arc<Service>> {
+        self.services.get(*self.by_address.get(&key(*address))?)
+    }
+
+    /// All services, in the order they were given.
+    pub fn services(&self) -> &[Arc<Service>] {
+        &self.services
+    }
+
+    /// The workloads, in the order they were given.
+    pub fn workloads(&self) -> &[WorkloadSpec] {
+        &self.workloads
+    }
+
+    /// What describes the workload whose cgroup is at `cgroup_path`, relative to the cgroup v2 mount: the first entry that
+    /// matches. Says nothing of the cgroups above it.
+    pub fn workload_for(&self, cgroup_path: &str) -> Option<&WorkloadSpec> {
+        let by_path = self.by_path.get(normal(cgroup_path)).copied();
+        let by_glob = self
+            .globs
+            .iter()
+            .copied()
+            .take_while(|glob| by_path.is_none_or(|path| *glob < path))
+            .find(|glob| self.workloads[*glob].cgroup.matches(cgroup_path));
+        by_glob.or(by_path).map(|index| &self.workloads[index])
+    }
+
+    /// The environments that a service has a variant in, or a workload belongs to, in no order.
+    pub fn environments(&self) -> impl ExactSizeIterator<Item = &EnvId> {
+        self.environments.iter()
+    }
+
+    /// Whether `environment` is one of them.
+    pub fn knows(&self, environment: &EnvId) -> bool {
+        self.environments.contains(environment)
+    }
+
+    /// Whether `other` says the same, whatever its version.
+    pub fn same_routes(&self, other: &Self) -> bool {
+        self.services == other.services && self.workloads == other.workloads
+    }
+}
+
+/// Why services make no table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// Two services of one name could not be told apart in logs and metrics.
+    #[error("there are two services named {name:?}; rename one")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// An address leads to one service.
+    #[error("{address} is an address of service {first:?} and of {second:?}; remove it from one")]
+    DuplicateAddress {
+        /// The address, v4-mapped ones as IPv4.
+        address: SocketAddr,
+        /// Who has it.
+        first: String,
+        /// Who wants it too.
+        second: String,
+    },
+    /// A backend that is the service.
+    #[error(
+        "service {service:?} has its own address {address} as a backend; leave `base` out to mean the address itself"
+    )]
+    Loop {
+        /// The backend.
+        address: SocketAddr,
+        /// The service.
+        service: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;

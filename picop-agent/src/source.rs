@@ -1,0 +1,2 @@
+//! Where routes come from.
+pub mod file;
