@@ -1,0 +1,58 @@
+//! `hop`: what runs inside the testbed's pods. A launcher that puts a program into a pod, test servers, a test client, and
+//! the demo's service, which speaks PiCoP as an instrumented application does.
+
+mod blob;
+mod client;
+mod conn;
+mod echo;
+mod enter;
+mod hold;
+mod load;
+mod payload;
+mod prefix;
+mod recorder;
+mod serve;
+mod server;
+mod talk;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(about, long_about = None)]
+enum Hop {
+    /// Runs a program inside a pod: joins its cgroup and its network namespace, then becomes the program
+    Enter(enter::Args),
+    /// Sends back what it gets, and its end of stream after the client's
+    Echo(echo::Args),
+    /// Answers a line, or the client's end of stream, with a computable stream of bytes
+    Blob(blob::Args),
+    /// Writes down every byte it gets
+    Recorder(recorder::Args),
+    /// Connects programs on to a server, with a PiCoP header ahead of what they send
+    Prefix(prefix::Args),
+    /// Opens connections and reports what they met, as one line of JSON
+    Client(client::Args),
+    /// Makes a cluster of one pod, prints its name, and keeps it until standard input ends
+    Hold,
+    /// Sends requests without a pause and reports each, until its standard input ends
+    Load(load::Args),
+    /// Does with sockets what standard input says, step by step
+    Talk,
+    /// The demo's service: says which instances served a request
+    Serve(serve::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Hop::parse() {
+        Hop::Enter(args) => enter::run(args),
+        Hop::Echo(args) => echo::run(&args),
+        Hop::Blob(args) => blob::run(&args),
+        Hop::Recorder(args) => recorder::run(&args),
+        Hop::Prefix(args) => prefix::run(&args),
+        Hop::Client(args) => client::run(&args),
+        Hop::Hold => hold::run(),
+        Hop::Load(args) => load::run(&args),
+        Hop::Talk => talk::run(),
+        Hop::Serve(args) => serve::run(args),
+    }
+}

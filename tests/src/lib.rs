@@ -1,0 +1,39 @@
+//! A little cluster on one machine, for the end-to-end tests and the demo.
+//!
+//! A [`Cluster`] is a bridge in a network namespace of its own; a [`Pod`] is a network namespace on that bridge together
+//! with its own cgroup, as the node agent meets them on a Kubernetes node. Service addresses belong to no host: without
+//! the agent, a connection to one fails at once. [`Agent`] runs the real `picop` over a cluster.
+//!
+//! Everything carries a name that tells which process made it ([`ClusterId`]); it is removed when the [`Cluster`] is
+//! dropped, and what a killed run left behind is removed by [`sweep`].
+
+mod agent;
+pub mod blob;
+mod cgroup;
+mod client;
+mod cluster;
+mod gate;
+pub mod hex;
+mod id;
+mod locate;
+mod net;
+mod pod;
+mod privilege;
+mod process;
+mod sweep;
+pub mod talk;
+mod wait;
+
+pub use agent::{Agent, AgentOptions};
+pub use cgroup::v2_mount;
+pub use client::{Client, ClientReport, ClientSummary};
+pub use cluster::Cluster;
+pub use id::ClusterId;
+pub use locate::{hop_bin, picop_bin, set_programs};
+pub use net::in_netns;
+pub use pod::{Pod, PodSpec};
+pub use privilege::{Privilege, enter_or_skip, privilege};
+pub use process::{Output, Proc, wait_timeout};
+pub use sweep::{leftovers, leftovers_of, remove_kept, remove_own, sweep};
+pub use talk::{Said, Talk, Talker, Target};
+pub use wait::{eventually, wait_until};

@@ -1,0 +1,184 @@
+//! Booting a kernel in an emulator and listening to it.
+
+use super::packages;
+use crate::{exec, workspace};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// Begins the line in which the machine says how the tests ended: the emulator's own exit status is 0 whatever
+/// happened inside.
+pub const VERDICT: &str = "PICOP-TESTS-EXITED";
+
+/// Boot to power-off takes seconds; the tests run ten to thirty times slower than outside.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// An emulator: the machine's own, or one unpacked for us.
+pub struct Emulator {
+    program: PathBuf,
+    /// The directory it was unpacked in.
+    unpacked: Option<PathBuf>,
+}
+
+impl Emulator {
+    pub fn find() -> Result<Self> {
+        if let Some(program) = workspace::program(PROGRAM) {
+            return Ok(Self { program, unpacked: None });
+        }
+        let directory = workspace::target().join("vm/qemu");
+        let program = directory.join("usr/bin").join(PROGRAM);
+        if !workspace::is_executable(&program) {
+            let names = packages::with_dependencies("qemu-system-x86")?;
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            packages::unpacked("qemu", &names)?;
+        }
+        Ok(Self { program, unpacked: Some(directory) })
+    }
+
+    /// Boots the machine and passes on what it writes; the exit status that it reports for the tests.
+    pub fn boot(&self, kernel: &Path, initramfs: &Path, on_line: &mut impl FnMut(&str)) -> Result<i32> {
+        exec::announce(&format!("booting {} under emulation", kernel.display()));
+        let mut child =
+            Running(self.command(kernel, initramfs).spawn().context("cannot start the emulator")?);
+        let output = child.0.stdout.take().context("the emulator's output is piped")?;
+        let (sender, lines) = channel();
+        let reader = std::thread::spawn(move || {
+            let mut lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+            // Stops when nobody listens any more.
+            lines.all(|line| sender.send(plain(&String::from_utf8_lossy(&line))).is_ok())
+        });
+        let verdict = listen(&lines, Instant::now() + TIME_LIMIT, on_line);
+        // Ends the emulator, and with it the reader's input.
+        drop(child);
+        drop(lines);
+        if reader.join().is_err() {
+            bail!("the thread that reads the emulator's output panicked");
+        }
+        verdict
+    }
+
+    fn command(&self, kernel: &Path, initramfs: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        if let Some(directory) = &self.unpacked {
+            let library = directory.join("usr/lib/x86_64-linux-gnu");
+            command
+                .env(
+                    "LD_LIBRARY_PATH",
+                    format!("{}:{}", library.display(), directory.join("lib/x86_64-linux-gnu").display()),
+                )
+                .env("QEMU_MODULE_DIR", library.join("qemu"));
+            for data in ["usr/share/qemu", "usr/share/seabios"] {
+                command.arg("-L").arg(directory.join(data));
+            }
+        }
+        command
+            // The memory is fixed, since the kernel sizes TCP's buffers by it.
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "4096", "-smp", "2"])
+            .args(["-nographic", "-no-reboot", "-nic", "none"])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initramfs)
+            .args(["-append", "console=ttyS0 quiet panic=-1 nokaslr mitigations=off"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    }
+}
+
+/// Killed when it goes out of scope: an emulator whose kernel hangs does not end by itself.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it has ended and been waited for.
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+            eprintln!("cannot end the emulator: {error}");
+        }
+    }
+}
+
+/// The text without the firmware's control sequences: they would clear the user's terminal.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character != '\u{1b}' {
+            text.extend((!character.is_control() || character == '\t').then_some(character));
+        } else if characters.next() == Some('[') {
+            // Parameters, then a letter that says what to do with them.
+            characters.by_ref().find(char::is_ascii_alphabetic);
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+/// Reads until the machine is silent for good; its verdict.
+fn listen(lines: &Receiver<String>, deadline: Instant, on_line: &mut impl FnMut(&str)) -> Result<i32> {
+    let mut verdict = None;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => match line.strip_prefix(VERDICT) {
+                Some(status) => verdict = Some(status.trim().parse().context("the verdict is a number")?),
+                None => on_line(&line),
+            },
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("the machine was still running after {} s", TIME_LIMIT.as_secs());
+            }
+        }
+    }
+    verdict
+        .context("the machine ended without saying how the tests did: it did not boot, or its kernel crashed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VERDICT, listen, plain};
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    fn heard(lines: &[&str]) -> anyhow::Result<(i32, Vec<String>)> {
+        let (sender, receiver) = channel();
+        for line in lines {
+            sender.send((*line).to_owned()).expect("a listener");
+        }
+        drop(sender);
+        let mut seen = Vec::new();
+        let status = listen(&receiver, Instant::now() + Duration::from_secs(60), &mut |line: &str| {
+            seen.push(line.to_owned());
+        })?;
+        Ok((status, seen))
+    }
+
+    #[test]
+    fn verdict_is_what_the_machine_says() {
+        let (status, seen) =
+            heard(&["booting", &format!("{VERDICT} 101"), "reboot: Power down"]).expect("a verdict");
+        assert_eq!((status, seen), (101, vec!["booting".to_owned(), "reboot: Power down".to_owned()]));
+    }
+
+    #[test]
+    fn control_sequences_do_not_reach_the_terminal() {
+        assert_eq!(plain("\u{1b}c\u{1b}[?7l\u{1b}[2J\u{1b}[0mSeaBIOS\r"), "SeaBIOS");
+        assert_eq!(plain("test a ... \tok"), "test a ... \tok");
+        assert_eq!(plain("\u{1b}["), "");
+    }
+
+    #[test]
+    fn silence_is_no_success() {
+        assert!(heard(&["Kernel panic - not syncing"]).is_err());
+        assert!(heard(&[&format!("{VERDICT} ok")]).is_err());
+    }
+
+    #[test]
+    fn waiting_ends() {
+        let (_sender, receiver) = channel();
+        assert!(listen(&receiver, Instant::now(), &mut |_: &str| {}).is_err());
+    }
+}
