@@ -20,8 +20,9 @@ use crate::{
     cli::RunArgs,
     intercept::{
         canary::{self, Canary},
-        capabilities, heartbeat,
+        capabilities,
         cgroup::{Cgroup, CgroupMount},
+        heartbeat,
         maps::Maps,
         netns::NetnsThread,
         object,
@@ -100,8 +101,12 @@ impl Agent {
         );
         // The hooks must know where to look, the canary included, before anybody asks whether they work.
         reconciler.round(&self.routes.load()).await?;
-        let server =
-            Arc::new(Server::new(self.routes.clone(), Arc::clone(&self.maps), self.netns.clone(), self.limits()));
+        let server = Arc::new(Server::new(
+            self.routes.clone(),
+            Arc::clone(&self.maps),
+            self.netns.clone(),
+            self.limits(),
+        ));
         let (canary_tx, canary_rx) = watch::channel(canary::Status::Unknown);
 
         let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&self.maps)));
@@ -176,11 +181,7 @@ struct Ready {
 
 impl Ready {
     /// Ends only with an error: at start, if interception cannot be proven.
-    async fn keep(
-        &self,
-        mut canary_rx: watch::Receiver<canary::Status>,
-        root: &Cgroup,
-    ) -> Result<()> {
+    async fn keep(&self, mut canary_rx: watch::Receiver<canary::Status>, root: &Cgroup) -> Result<()> {
         let proven = async {
             loop {
                 if *canary_rx.borrow_and_update() == canary::Status::Live {
@@ -247,7 +248,10 @@ async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
     loop {
         let table = Arc::clone(&changes.borrow_and_update());
         if let Err(error) = reconciler.round(&table).await {
-            tracing::error!(error = crate::telemetry::chain(&error), "workloads cannot be brought in step; retrying");
+            tracing::error!(
+                error = crate::telemetry::chain(&error),
+                "workloads cannot be brought in step; retrying"
+            );
         }
         tokio::select! {
             _ = tick.tick() => {}
@@ -262,7 +266,11 @@ async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle) {
     while changes.changed().await.is_ok() {
         let table = Arc::clone(&changes.borrow_and_update());
         match sync_services(&maps, &table) {
-            Ok(()) => tracing::info!(version = table.version(), services = table.services().len(), "routes in effect"),
+            Ok(()) => tracing::info!(
+                version = table.version(),
+                services = table.services().len(),
+                "routes in effect"
+            ),
             Err(error) => {
                 tracing::error!(%error, version = table.version(), "the kernel's services are not those of the routes");
             }
@@ -271,9 +279,14 @@ async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle) {
 }
 
 fn sync_services(shared: &Maps, table: &RouteTable) -> Result<()> {
-    let left_out = shared.sync_services(kernel_services(table)).context("cannot tell the kernel the services")?;
+    let left_out =
+        shared.sync_services(kernel_services(table)).context("cannot tell the kernel the services")?;
     if left_out > 0 {
-        tracing::error!(left_out, max = maps::SERVICES_MAX, "too many service addresses: some are not routed");
+        tracing::error!(
+            left_out,
+            max = maps::SERVICES_MAX,
+            "too many service addresses: some are not routed"
+        );
     }
     Ok(())
 }

@@ -155,7 +155,11 @@ pub fn decide(facts: &impl Facts) -> Decision {
     } else {
         (Ip::LOOPBACK_V6, workload.listener_v6)
     };
-    if port.is_some() { Decision::Relay(Endpoint::new(loopback, port)) } else { Decision::Pass(Reason::NoListener) }
+    if port.is_some() {
+        Decision::Relay(Endpoint::new(loopback, port))
+    } else {
+        Decision::Pass(Reason::NoListener)
+    }
 }
 
 #[cfg(test)]

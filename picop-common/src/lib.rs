@@ -9,6 +9,6 @@ pub mod addr;
 pub mod connect;
 pub mod header;
 pub mod maps;
-pub mod probe;
 #[cfg(feature = "user")]
 mod pod;
+pub mod probe;

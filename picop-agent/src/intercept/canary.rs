@@ -59,7 +59,9 @@ pub enum Status {
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryError {
     /// No cgroup for it.
-    #[error("cannot make cgroup {path}; the agent must be able to create cgroups below the one it attaches to")]
+    #[error(
+        "cannot make cgroup {path}; the agent must be able to create cgroups below the one it attaches to"
+    )]
     Cgroup {
         /// Which.
         path: PathBuf,
@@ -132,11 +134,8 @@ impl Canary {
         let cookie = listeners.cookie;
         let listener = tokio::net::TcpListener::from_std(listeners.v4).map_err(CanaryError::Spawn)?;
         let answering = tokio::spawn(answer(listener, port, cookie, Arc::clone(&maps)));
-        let workload = Workload {
-            netns_cookie: cookie,
-            listener_v4: PortBe::from_host(port),
-            ..Workload::default()
-        };
+        let workload =
+            Workload { netns_cookie: cookie, listener_v4: PortBe::from_host(port), ..Workload::default() };
         maps.put_workload(cgroup.id, workload)?;
         Ok(Self { cgroup, child, stdin, stdout: BufReader::new(stdout).lines(), maps, answering })
     }
@@ -219,8 +218,12 @@ fn sweep(root: &Path) {
         let pid = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|p| p.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             match fs::remove_dir(entry.path()) {
-                Ok(()) => tracing::info!(path = %entry.path().display(), "removed a dead agent's canary cgroup"),
-                Err(error) => tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays"),
+                Ok(()) => {
+                    tracing::info!(path = %entry.path().display(), "removed a dead agent's canary cgroup")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays")
+                }
             }
         }
     }
@@ -257,6 +260,8 @@ fn connect(to: SocketAddr) -> Result<(), String> {
         Ok((peer, _)) if peer != to => Err(format!("connected to {to}, but getpeername says {peer}")),
         Ok((_, answer)) if answer != *ANSWER => Err(format!("somebody else answered at {to}")),
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("a connection to {to} from the canary's cgroup was not intercepted: {error}")),
+        Err(error) => {
+            Err(format!("a connection to {to} from the canary's cgroup was not intercepted: {error}"))
+        }
     }
 }

@@ -9,7 +9,8 @@ use super::maps::Maps;
 /// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` reads.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
+        + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
 /// Beats until dropped. Runs on the data plane's runtime: when that hangs, connections are no longer sent to it.

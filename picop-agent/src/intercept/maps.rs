@@ -157,11 +157,16 @@ impl Maps {
         }
     }
 
-    /// Forgets what was recorded for connections that were never accepted in a namespace.
-    pub fn sweep_originals(&self, netns_cookie: u64) -> Result<usize, MapsError> {
+    /// Forgets what was recorded for connections that were never accepted at listeners of a namespace.
+    pub fn sweep_originals(&self, netns_cookie: u64, listener_ports: &[u16]) -> Result<usize, MapsError> {
+        let ports: Vec<_> = listener_ports.iter().map(|port| PortBe::from_host(*port)).collect();
         let mut map = lock(&self.originals);
         // An iteration over a map others write to may miss or repeat; what it misses the LRU evicts some day.
-        let keys: Vec<_> = map.keys().filter_map(Result::ok).filter(|k| k.netns_cookie == netns_cookie).collect();
+        let keys: Vec<_> = map
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.netns_cookie == netns_cookie && ports.contains(&key.listener))
+            .collect();
         for key in &keys {
             removed(map.remove(key)).map_err(write("ORIGINALS"))?;
         }

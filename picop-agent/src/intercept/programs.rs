@@ -6,8 +6,7 @@ use aya::{
     Ebpf,
     programs::{
         CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps, cgroup_sock_addr::CgroupSockAddrLink,
-        links::Link,
-        sock_ops::SockOpsLink,
+        links::Link, sock_ops::SockOpsLink,
     },
 };
 use aya_obj::generated::bpf_attach_type;
@@ -147,7 +146,6 @@ pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError>
     sock_addr.reverse();
     Ok(Attached { sock_addr, sock_ops })
 }
-
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, AttachError>
 where

@@ -54,7 +54,9 @@ pub enum Event {
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
     /// Nobody lives there yet.
-    #[error("cgroup {0} has no process to take the network namespace from; waiting for one (or give `netns:`)")]
+    #[error(
+        "cgroup {0} has no process to take the network namespace from; waiting for one (or give `netns:`)"
+    )]
     NoProcess(String),
     /// It is the agent's own cgroup, or holds it.
     #[error("cgroup {0} is the agent's own; the agent never intercepts itself")]
@@ -239,7 +241,11 @@ impl Reconciler {
             self.remove(cgroup.id)?;
             return Err(error.into());
         }
-        tracing::info!(workload = cgroup.rel, environment = spec.environment.as_ref().map(tracing::field::display), "managing workload");
+        tracing::info!(
+            workload = cgroup.rel,
+            environment = spec.environment.as_ref().map(tracing::field::display),
+            "managing workload"
+        );
         Ok(())
     }
 
