@@ -1,7 +1,8 @@
 //! A program in a pod whose sockets a test uses step by step: each step is done before the next one is asked for, so a
 //! test says what happens in which order, at both ends of a connection, and needs no pause anywhere.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Mutex;
@@ -120,7 +121,8 @@ impl Said {
 #[derive(Debug)]
 pub struct Talker {
     proc: Proc,
-    pipe: Mutex<(ChildStdin, usize)>,
+    /// Where it is asked, and how much of its answers has been read.
+    pipe: Mutex<(ChildStdin, u64)>,
     deadline: Duration,
 }
 
@@ -155,15 +157,23 @@ impl Talker {
     /// # Errors
     /// When the program cannot be asked; what the step itself met is in the answer.
     pub fn ask(&self, ask: &Ask) -> Result<Said> {
-        let (stdin, asked) = &mut *self.pipe.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (stdin, offset) = &mut *self.pipe.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         writeln!(stdin, "{}", serde_json::to_string(ask)?).context("asking a talker")?;
         let answer = wait_until("a talker's answer", self.deadline, || {
-            let text = self.proc.stdout();
-            text.split_inclusive('\n').nth(*asked).filter(|line| line.ends_with('\n')).map(str::to_owned)
+            let text = self.output_from(*offset).ok()?;
+            text.ends_with('\n').then_some(text)
         });
         let answer = answer.with_context(|| format!("{ask:?}: {}", self.proc.stderr()))?;
-        *asked += 1;
+        *offset += answer.len() as u64;
         Ok(serde_json::from_str(&answer)?)
+    }
+
+    fn output_from(&self, offset: u64) -> io::Result<String> {
+        let mut file = File::open(self.proc.stdout_path())?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Connects, whatever comes of it.

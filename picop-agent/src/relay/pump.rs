@@ -68,7 +68,7 @@ pub async fn pump(client: &TcpStream, upstream: &TcpStream, carried: &Carried) -
         tokio::select! {
             result = &mut up, if !up_done => {
                 up_done = true;
-                match result {
+                match result.and_then(|()| finish(upstream, gone.as_ref())) {
                     Ok(()) => {}
                     // Nothing more will come from the client, and nothing can reach it.
                     Err(Stopped::Reading(e)) => return End::Client(e.kind()),
@@ -77,7 +77,7 @@ pub async fn pump(client: &TcpStream, upstream: &TcpStream, carried: &Carried) -
             }
             result = &mut down, if !down_done => {
                 down_done = true;
-                match result {
+                match result.and_then(|()| finish(client, gone.as_ref())) {
                     Ok(()) => {}
                     Err(Stopped::Reading(e)) => return End::Upstream(e.kind()),
                     Err(Stopped::Writing(e)) => { gone.get_or_insert((End::Client(e.kind()), Instant::now())); }
@@ -110,6 +110,23 @@ async fn failed(stream: &TcpStream) -> io::ErrorKind {
     }
 }
 
+/// Carries an end of stream to the other side.
+///
+/// Not when a side is gone: a socket tells of its reset once. If it told a write, a read finds the end of the stream, and
+/// the other side would take an answer, or a request, that was cut off for a whole one.
+fn finish(to: &TcpStream, gone: Option<&(End, Instant)>) -> Result<(), Stopped> {
+    if gone.is_some() {
+        return Ok(());
+    }
+    match SockRef::from(to).shutdown(Shutdown::Write) {
+        Ok(()) => Ok(()),
+        // The other side is gone already: its own direction tells.
+        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+        Err(e) => Err(Stopped::Writing(e)),
+    }
+}
+
+/// Carries bytes one way, up to the end of the stream.
 async fn direction(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Result<(), Stopped> {
     loop {
         from.readable().await.map_err(Stopped::Reading)?;
@@ -120,14 +137,7 @@ async fn direction(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Res
                 tokio::task::yield_now().await;
             }
             match from.try_read(&mut buffer) {
-                Ok(0) => {
-                    return match SockRef::from(to).shutdown(Shutdown::Write) {
-                        // The other side is gone already: its own direction tells.
-                        Ok(()) => Ok(()),
-                        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
-                        Err(e) => Err(Stopped::Writing(e)),
-                    };
-                }
+                Ok(0) => return Ok(()),
                 Ok(n) => {
                     write_all(to, &buffer[..n]).await.map_err(Stopped::Writing)?;
                     carried.fetch_add(n as u64, Ordering::Relaxed);
