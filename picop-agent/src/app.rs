@@ -1,7 +1,6 @@
 //! Where everything is put together: the life of `picop run`.
 
 use std::{
-    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use picop_common::{addr::Endpoint, maps};
+use picop_common::route::{Route, RouteKey};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, watch},
@@ -19,17 +18,18 @@ use tokio::{
 use crate::{
     cli::RunArgs,
     intercept::{
-        canary::{self, Canary},
+        canary::{Canary, Report, Status},
         capabilities, heartbeat,
         cgroup::{Cgroup, CgroupMount},
         maps::Maps,
         netns::NetnsThread,
         object,
         programs::{self, Attached},
+        table, upkeep,
         workloads::{self, Reconciler},
     },
     relay::{Limits, server::Server},
-    route::{Base, RouteHandle, RouteTable},
+    route::{RouteHandle, RouteTable},
     source::file::FileSource,
 };
 
@@ -61,7 +61,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     programs::load(&mut ebpf)?;
     let shared_maps = Arc::new(Maps::take(&mut ebpf)?);
     shared_maps.beat(heartbeat::now_ns())?;
-    sync_services(&shared_maps, &routes.load())?;
+    sync_routes(&shared_maps, &routes.load(), &[])?;
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
     let attached = programs::attach(&mut ebpf, &root)?;
     tracing::info!(cgroup = %root.dir.display(), "programs attached");
@@ -86,6 +86,7 @@ struct Agent {
 
 impl Agent {
     async fn serve(self, source: FileSource, attached: Attached, stop: &mut Stop) -> Result<()> {
+        let own_programs = attached.program_ids().to_vec();
         let mut canary =
             Canary::start(&self.mount, &self.root, &self.own, Arc::clone(&self.maps), &self.netns).await?;
         let (event_tx, event_rx) = mpsc::unbounded_channel();
@@ -100,9 +101,11 @@ impl Agent {
         );
         // The hooks must know where to look, the canary included, before anybody asks whether they work.
         reconciler.round(&self.routes.load()).await?;
+        sync_routes(&self.maps, &self.routes.load(), &canary.routes())?;
         let server =
             Arc::new(Server::new(self.routes.clone(), Arc::clone(&self.maps), self.netns.clone(), self.limits()));
-        let (canary_tx, canary_rx) = watch::channel(canary::Status::Unknown);
+        let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
+        let (canary_tx, canary_rx) = watch::channel(unknown);
 
         let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&self.maps)));
         let serving = tokio::spawn({
@@ -110,21 +113,23 @@ impl Agent {
             async move { server.serve(event_rx).await }
         });
         let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
-        let syncing = tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone()));
+        let syncing = tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone(), canary.routes()));
+        let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.maps), self.root.clone(), own_programs, canary_rx.clone(), settled_tx));
 
         let result = {
             let watch = canary.run(canary_tx);
             let ready = Ready { file: self.args.ready_file.clone(), routes: self.routes.clone() };
             tokio::select! {
                 () = watch => Ok(()),
-                result = ready.keep(canary_rx, &self.root) => result,
+                result = ready.keep(canary_rx, settled_rx, &self.root) => result,
                 () = stop.requested(&self.reload) => Ok(()),
             }
         };
 
         self.going(&server, stop, &heartbeat).await;
-        for task in [watching, syncing, reconciling, serving, heartbeat] {
+        for task in [watching, upkeep, syncing, reconciling, serving, heartbeat] {
             task.abort();
         }
         canary.stop().await;
@@ -178,12 +183,13 @@ impl Ready {
     /// Ends only with an error: at start, if interception cannot be proven.
     async fn keep(
         &self,
-        mut canary_rx: watch::Receiver<canary::Status>,
+        mut canary_rx: watch::Receiver<Report>,
+        mut settled_rx: watch::Receiver<bool>,
         root: &Cgroup,
     ) -> Result<()> {
         let proven = async {
             loop {
-                if *canary_rx.borrow_and_update() == canary::Status::Live {
+                if canary_rx.borrow_and_update().interception == Status::Live {
                     return;
                 }
                 if canary_rx.changed().await.is_err() {
@@ -192,8 +198,8 @@ impl Ready {
             }
         };
         if timeout(PROOF, proven).await.is_err() {
-            let why = match &*canary_rx.borrow() {
-                canary::Status::Dead(why) => why.clone(),
+            let why = match &canary_rx.borrow().interception {
+                Status::Dead(why) => why.clone(),
                 _ => "the canary gave no answer".to_owned(),
             };
             bail!(
@@ -202,9 +208,17 @@ impl Ready {
                 root.dir.display()
             );
         }
+        // From the first moment on, connections take the path they will take later.
+        if settled_rx.wait_for(|settled| *settled).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let mut was = None;
         loop {
-            let live = *canary_rx.borrow_and_update() == canary::Status::Live;
-            self.tell(live)?;
+            let live = canary_rx.borrow_and_update().interception == Status::Live;
+            if was != Some(live) {
+                self.tell(live)?;
+                was = Some(live);
+            }
             if canary_rx.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -256,47 +270,33 @@ async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
     }
 }
 
-/// Writes each new table's services to the kernel.
-async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle) {
+/// Writes each new table to the kernel.
+async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle, fixed: Vec<(RouteKey, Route)>) {
     let mut changes = routes.subscribe();
     while changes.changed().await.is_ok() {
         let table = Arc::clone(&changes.borrow_and_update());
-        match sync_services(&maps, &table) {
-            Ok(()) => tracing::info!(version = table.version(), services = table.services().len(), "routes in effect"),
-            Err(error) => {
-                tracing::error!(%error, version = table.version(), "the kernel's services are not those of the routes");
+        let (maps, fixed, version) = (Arc::clone(&maps), fixed.clone(), table.version());
+        let services = table.services().len();
+        // 100,000 entries take a tenth of a second.
+        let synced = tokio::task::spawn_blocking(move || sync_routes(&maps, &table, &fixed)).await;
+        match synced {
+            Ok(Ok(entries)) => tracing::info!(version, services, entries, "routes in effect"),
+            Ok(Err(error)) => {
+                let error = crate::telemetry::chain(error.as_ref());
+                tracing::error!(error, version, "routes refused by the kernel; direct connections keep the last ones");
             }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
         }
     }
 }
 
-fn sync_services(shared: &Maps, table: &RouteTable) -> Result<()> {
-    let left_out = shared.sync_services(kernel_services(table)).context("cannot tell the kernel the services")?;
-    if left_out > 0 {
-        tracing::error!(left_out, max = maps::SERVICES_MAX, "too many service addresses: some are not routed");
-    }
-    Ok(())
-}
-
-/// What the hooks must know of the services, and of the canary's.
-fn kernel_services(table: &RouteTable) -> HashMap<Endpoint, maps::Service> {
-    let canary = (Endpoint::from(canary::ADDRESS), maps::Service::default());
-    let services = table.services().iter().flat_map(|service| {
-        service.addresses.iter().map(|address| {
-            let address = Endpoint::from(*address);
-            let base = match &service.base {
-                Base::Itself => Endpoint::NONE,
-                Base::Endpoints(endpoints) => endpoints
-                    .as_slice()
-                    .iter()
-                    .map(|e| Endpoint::from(*e))
-                    .find(|e| e.ip.is_v4() == address.ip.is_v4())
-                    .unwrap_or(Endpoint::NONE),
-            };
-            (address, maps::Service { base, flags: 0 })
-        })
-    });
-    services.chain([canary]).collect()
+/// Puts a table in effect in the kernel, and returns how many entries it has there.
+fn sync_routes(maps: &Maps, table: &RouteTable, fixed: &[(RouteKey, Route)]) -> Result<usize> {
+    let mut entries = table::entries(table)?;
+    entries.extend_from_slice(fixed);
+    maps.switch_routes(&entries)?;
+    Ok(entries.len())
 }
 
 /// The signals that end the agent, and the one that reloads.

@@ -11,4 +11,6 @@ pub mod maps;
 pub mod netns;
 pub mod object;
 pub mod programs;
+pub mod table;
+pub mod upkeep;
 pub mod workloads;

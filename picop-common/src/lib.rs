@@ -10,5 +10,6 @@ pub mod connect;
 pub mod header;
 pub mod maps;
 pub mod probe;
+pub mod route;
 #[cfg(feature = "user")]
 mod pod;

@@ -4,8 +4,9 @@ use std::{fs::File, os::fd::AsFd as _, path::PathBuf};
 
 use aya::{
     Ebpf,
+    maps::SockHash,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps, cgroup_sock_addr::CgroupSockAddrLink,
+        CgroupAttachMode, CgroupSockAddr, ProgramError, SkMsg, SockOps, cgroup_sock_addr::CgroupSockAddrLink,
         links::Link,
         sock_ops::SockOpsLink,
     },
@@ -32,6 +33,15 @@ pub enum AttachError {
         /// The verifier's or the kernel's words.
         #[source]
         source: Box<ProgramError>,
+    },
+    /// A map cannot be used.
+    #[error("cannot use map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// The kernel's words.
+        #[source]
+        source: std::io::Error,
     },
     /// The cgroup cannot be opened.
     #[error("cannot open cgroup {path}")]
@@ -86,6 +96,9 @@ pub const SOCK_ADDR: [(&str, bpf_attach_type); 4] = [
 /// The one hook on TCP events.
 pub const SOCK_OPS: &str = "sock_ops";
 
+/// The program of enrolled sockets' messages, and the map it is attached to.
+pub const SK_MSG: (&str, &str) = ("msg", "SOCKS");
+
 /// A `bpf_link` always lets others attach beside it: the kernel adds `BPF_F_ALLOW_MULTI` itself
 /// (`cgroup_bpf_link_attach`) and, up to 6.12 at least, answers EINVAL to any flag given with a link. `Single` is how
 /// aya spells "no flag".
@@ -97,12 +110,18 @@ const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 pub struct Attached {
     sock_addr: Vec<CgroupSockAddrLink>,
     sock_ops: SockOpsLink,
+    ids: Vec<u32>,
 }
 
 impl Attached {
+    /// The kernel's ids of the programs.
+    pub fn program_ids(&self) -> &[u32] {
+        &self.ids
+    }
+
     /// Detaches the programs: connects are left alone before their events are.
     pub fn detach(self) -> Result<(), ProgramError> {
-        let Self { sock_addr, sock_ops } = self;
+        let Self { sock_addr, sock_ops, ids: _ } = self;
         sock_addr.into_iter().try_for_each(Link::detach)?;
         sock_ops.detach()
     }
@@ -115,8 +134,25 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
         let program: &mut CgroupSockAddr = program(ebpf, name)?;
         program.load().map_err(|e| AttachError::Load { name, source: Box::new(e) })?;
     }
-    let program: &mut SockOps = program(ebpf, SOCK_OPS)?;
-    program.load().map_err(|e| AttachError::Load { name: SOCK_OPS, source: Box::new(e) })
+    let ops: &mut SockOps = program(ebpf, SOCK_OPS)?;
+    ops.load().map_err(|e| AttachError::Load { name: SOCK_OPS, source: Box::new(e) })?;
+    attach_to_socks(ebpf)
+}
+
+/// The kernel has no `bpf_link` for this attachment: it lives as long as the map, whoever made it, and a sockhash nobody
+/// enrols sockets in does nothing.
+fn attach_to_socks(ebpf: &mut Ebpf) -> Result<(), AttachError> {
+    let (name, map) = SK_MSG;
+    let failed = |e: ProgramError| AttachError::Load { name, source: Box::new(e) };
+    let socks: SockHash<_, u64> =
+        ebpf.map(map).and_then(|m| m.try_into().ok()).ok_or(AttachError::Missing { name: map })?;
+    let fd = socks.fd().try_clone().map_err(|source| AttachError::Map { name: map, source })?;
+    let msg: &mut SkMsg = program(ebpf, name)?;
+    msg.load().map_err(failed)?;
+    let id = msg.attach(&fd).map_err(failed)?;
+    // Forgotten on purpose: the link's drop would detach it from a map that outlives this process when pinned.
+    std::mem::forget(msg.take_link(id).map_err(failed)?);
+    Ok(())
 }
 
 /// Attaches the loaded programs and reads the attachments back. On an error nothing stays attached.
@@ -126,7 +162,9 @@ pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError>
     let failed = |name: &'static str| {
         move |e: ProgramError| AttachError::Attach { name, path: path.clone(), source: Box::new(e) }
     };
-    let there = |name: &'static str, kind: bpf_attach_type, id: u32| {
+    let mut own = Vec::with_capacity(SOCK_ADDR.len() + 1);
+    let mut there = |name: &'static str, kind: bpf_attach_type, id: u32| {
+        own.push(id);
         let ids = sys::attached_programs(dir.as_fd(), kind)
             .map_err(|source| AttachError::Query { path: path.clone(), source })?;
         if ids.contains(&id) { Ok(()) } else { Err(AttachError::NotThere { name, path: path.clone() }) }
@@ -145,9 +183,8 @@ pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError>
         there(name, kind, hook.info().map_err(failed(name))?.id())?;
     }
     sock_addr.reverse();
-    Ok(Attached { sock_addr, sock_ops })
+    Ok(Attached { sock_addr, sock_ops, ids: own })
 }
-
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, AttachError>
 where

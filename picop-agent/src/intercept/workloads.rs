@@ -13,7 +13,8 @@ use std::{
 use arc_swap::ArcSwap;
 use picop_common::{
     addr::PortBe,
-    maps::{AgentConf, LEVELS_MAX, WORKLOAD_BYPASS, Workload},
+    maps::{LEVELS_MAX, WORKLOAD_BYPASS, WORKLOAD_HEADER, Workload},
+    route::environment_key,
 };
 use tokio::sync::mpsc;
 
@@ -22,7 +23,10 @@ use super::{
     maps::{Maps, MapsError},
     netns::{Listeners, Netns, NetnsError, NetnsId, NetnsThread},
 };
-use crate::route::{RouteTable, WorkloadSpec};
+use crate::{
+    protocol::Context,
+    route::{ContextSource, RouteTable, WorkloadSpec},
+};
 
 /// How often the cgroup tree is looked at. A pod's first connection comes later than this after its cgroup appears:
 /// its images' processes have yet to start.
@@ -110,7 +114,6 @@ pub struct Reconciler {
     netns: NetnsThread,
     event_tx: mpsc::UnboundedSender<Event>,
     managed: BTreeMap<u64, Managed>,
-    conf: AgentConf,
     /// Depths to look at besides the workloads' own.
     fixed_levels: Vec<u32>,
     /// What was last said of each workload that cannot be managed, so that it is said once.
@@ -126,6 +129,7 @@ struct Managed {
 
 impl Reconciler {
     /// Manages workloads below `root`, the cgroup the programs are attached to.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one agent, put together in one place")]
     pub fn new(
         mount: CgroupMount,
         root: Cgroup,
@@ -135,7 +139,6 @@ impl Reconciler {
         event_tx: mpsc::UnboundedSender<Event>,
         fixed_levels: Vec<u32>,
     ) -> Self {
-        let conf = AgentConf { agent_cgroup: own.id, ..AgentConf::default() };
         Self {
             mount,
             root,
@@ -144,7 +147,6 @@ impl Reconciler {
             netns,
             event_tx,
             managed: BTreeMap::new(),
-            conf,
             fixed_levels,
             complaints: HashMap::new(),
         }
@@ -232,10 +234,10 @@ impl Reconciler {
         if self.event_tx.send(added).is_err() {
             return Ok(()); // The agent is going.
         }
-        let entry = managed.entry();
+        let entry = managed.entry(&self.maps);
         self.managed.insert(cgroup.id, managed);
         self.set_levels()?;
-        if let Err(error) = self.maps.put_workload(cgroup.id, entry) {
+        if let Err(error) = entry.and_then(|entry| self.maps.put_workload(cgroup.id, entry)) {
             self.remove(cgroup.id)?;
             return Err(error.into());
         }
@@ -246,7 +248,7 @@ impl Reconciler {
     fn update(&mut self, id: u64, spec: &WorkloadSpec) -> Result<(), MapsError> {
         let Some(managed) = self.managed.get(&id) else { return Ok(()) };
         managed.workload.spec.store(Arc::new(spec.clone()));
-        self.maps.put_workload(id, managed.entry())?;
+        self.maps.put_workload(id, managed.entry(&self.maps)?)?;
         tracing::info!(workload = managed.workload.name, "workload changed");
         Ok(())
     }
@@ -261,7 +263,7 @@ impl Reconciler {
     }
 
     /// Tells the hooks at which depths to look, deepest first.
-    fn set_levels(&mut self) -> Result<(), MapsError> {
+    fn set_levels(&self) -> Result<(), MapsError> {
         let mut levels = self.fixed_levels.clone();
         levels.extend(self.managed.values().map(|m| m.level));
         levels.sort_unstable_by(|a, b| b.cmp(a));
@@ -272,15 +274,14 @@ impl Reconciler {
                 levels.len()
             );
         }
-        let mut conf = AgentConf { levels: [0; LEVELS_MAX], ..self.conf };
-        for (slot, level) in conf.levels.iter_mut().zip(levels) {
+        let mut slots = [0; LEVELS_MAX];
+        for (slot, level) in slots.iter_mut().zip(levels) {
             *slot = level;
         }
-        if conf != self.conf {
-            self.maps.set_agent(conf)?;
-            self.conf = conf;
-        }
-        Ok(())
+        self.maps.set_agent(|conf| {
+            conf.agent_cgroup = self.own.id;
+            conf.levels = slots;
+        })
     }
 
     fn complain(&mut self, cgroup: &Cgroup, error: &WorkloadError) {
@@ -293,13 +294,24 @@ impl Reconciler {
 }
 
 impl Managed {
-    fn entry(&self) -> Workload {
-        Workload {
+    /// What the hooks must know of it. Its header is in the kernel before anything names it.
+    fn entry(&self, maps: &Maps) -> Result<Workload, MapsError> {
+        let spec = self.workload.spec.load();
+        let mut flags = 0;
+        if spec.bypass {
+            flags |= WORKLOAD_BYPASS;
+        }
+        if spec.context == ContextSource::Header {
+            flags |= WORKLOAD_HEADER;
+        }
+        Ok(Workload {
             netns_cookie: self.workload.netns_cookie,
+            environment: spec.environment.as_ref().map_or(0, |e| environment_key(e.as_str().as_bytes())),
+            header: spec.own.as_ref().map(Context::wire).map_or(Ok(0), |wire| maps.put_header(wire))?,
             listener_v4: self.listener_v4,
             listener_v6: self.listener_v6,
-            flags: if self.workload.spec.load().bypass { WORKLOAD_BYPASS } else { 0 },
-        }
+            flags,
+        })
     }
 }
 

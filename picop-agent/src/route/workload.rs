@@ -5,7 +5,7 @@ use glob::{MatchOptions, Pattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::EnvId;
+use crate::protocol::{Context, EnvId};
 
 /// Whether a workload's own connections say which environment they are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,9 @@ pub struct WorkloadSpec {
     pub context: ContextSource,
     /// The file of its network namespace; without one, that of the first process in the cgroup.
     pub netns: Option<PathBuf>,
+    /// What it says by itself: its environment and its own keys, as a header. Written on its connections to services that
+    /// are to be told, unless the application sends a header of its own.
+    pub own: Option<Context>,
     /// Leave its connections alone, at once.
     pub bypass: bool,
     /// Most connections of it relayed at the same time; without one, the agent's own limit.
@@ -44,6 +47,7 @@ impl WorkloadSpec {
             environment: None,
             context: ContextSource::default(),
             netns: None,
+            own: None,
             bypass: false,
             max_connections: None,
         }
