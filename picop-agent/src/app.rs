@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use picop_common::route::{Route, RouteKey};
+use aya::maps::{MapData, RingBuf};
+use picop_common::{
+    maps::AGENT_TELL,
+    route::{Route, RouteKey},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, watch},
@@ -25,7 +29,7 @@ use crate::{
         netns::NetnsThread,
         object,
         programs::{self, Attached},
-        table, upkeep,
+        table, told, upkeep,
         workloads::{self, Reconciler},
     },
     relay::{Limits, server::Server},
@@ -60,6 +64,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let mut ebpf = object::load()?;
     programs::load(&mut ebpf)?;
     let shared_maps = Arc::new(Maps::take(&mut ebpf)?);
+    let told = Maps::take_told(&mut ebpf)?;
     shared_maps.beat(heartbeat::now_ns())?;
     sync_routes(&shared_maps, &routes.load(), &[])?;
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
@@ -67,7 +72,7 @@ pub async fn run(args: RunArgs) -> Result<()> {
     tracing::info!(cgroup = %root.dir.display(), "programs attached");
 
     let agent = Agent { args, mount, root, own, routes, reload, maps: shared_maps, netns };
-    let result = agent.serve(source, attached, &mut stop).await;
+    let result = agent.serve(source, attached, told, &mut stop).await;
     drop(ebpf);
     result
 }
@@ -85,7 +90,13 @@ struct Agent {
 }
 
 impl Agent {
-    async fn serve(self, source: FileSource, attached: Attached, stop: &mut Stop) -> Result<()> {
+    async fn serve(
+        self,
+        source: FileSource,
+        attached: Attached,
+        told: RingBuf<MapData>,
+        stop: &mut Stop,
+    ) -> Result<()> {
         let own_programs = attached.program_ids().to_vec();
         let mut canary =
             Canary::start(&self.mount, &self.root, &self.own, Arc::clone(&self.maps), &self.netns).await?;
@@ -112,11 +123,13 @@ impl Agent {
             let server = Arc::clone(&server);
             async move { server.serve(event_rx).await }
         });
+        let telling = tokio::spawn(told::run(told, reconciler.registry(), self.routes.clone()));
         let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
         let syncing = tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone(), canary.routes()));
+        let always = if self.args.log_direct { AGENT_TELL } else { 0 };
         let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
-        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.maps), self.root.clone(), own_programs, canary_rx.clone(), settled_tx));
+        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.maps), self.root.clone(), own_programs, always, canary_rx.clone(), settled_tx));
 
         let result = {
             let watch = canary.run(canary_tx);
@@ -129,7 +142,7 @@ impl Agent {
         };
 
         self.going(&server, stop, &heartbeat).await;
-        for task in [watching, upkeep, syncing, reconciling, serving, heartbeat] {
+        for task in [watching, telling, upkeep, syncing, reconciling, serving, heartbeat] {
             task.abort();
         }
         canary.stop().await;

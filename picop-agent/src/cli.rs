@@ -62,6 +62,10 @@ pub struct RunArgs {
     #[arg(long, env = "PICOP_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 
+    /// Log a line also for each connection that the kernel routes by itself. Those cost about a microsecond more for it.
+    #[arg(long, env = "PICOP_LOG_DIRECT")]
+    pub log_direct: bool,
+
     /// Created when the agent is ready, removed when it stops being so.
     #[arg(long, env = "PICOP_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,

@@ -12,5 +12,6 @@ pub mod netns;
 pub mod object;
 pub mod programs;
 pub mod table;
+pub mod told;
 pub mod upkeep;
 pub mod workloads;

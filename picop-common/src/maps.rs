@@ -1,7 +1,7 @@
 //! Keys and values of the maps both sides use. Sizes are asserted, padding is explicit: the kernel compares keys byte by
 //! byte, and the agent reads values the programs wrote.
 
-use crate::addr::{Endpoint, PortBe};
+use crate::addr::{Endpoint, Ip, PortBe};
 
 /// Most workloads a node manages. Kubernetes supports 110 pods a node, OpenShift 500 and more.
 pub const WORKLOADS_MAX: usize = 8192;
@@ -48,11 +48,15 @@ pub const AGENT_INJECT: u32 = 1;
 pub const AGENT_REVERSE: u32 = 2;
 /// [`AgentConf::flags`]: nearly [`SOCKS_MAX`] sockets are enrolled.
 pub const AGENT_FULL: u32 = 4;
+/// [`AgentConf::flags`]: tell the agent of each connection to a service that is not relayed.
+pub const AGENT_TELL: u32 = 8;
 
 /// A managed cgroup. Key: cgroup id (its kernfs inode number).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Workload {
+    /// Its own key, for [`Told`].
+    pub id: u64,
     /// The network namespace the listeners are in (`SO_NETNS_COOKIE`): a process of this cgroup in another one cannot
     /// reach them.
     pub netns_cookie: u64,
@@ -116,6 +120,57 @@ pub const FLOW_INJECTED: u32 = 4;
 /// [`Flow::state`]: the socket could not be enrolled, so that nothing could write the header.
 pub const FLOW_FAILED: u32 = 5;
 
+/// What the hooks tell of a connection they decided themselves, when [`AGENT_TELL`] is set. In a ring buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Told {
+    /// The workload's key.
+    pub workload: u64,
+    /// The environment the workload was of: [`crate::route::environment_key`], or 0.
+    pub environment: u64,
+    /// The destination the application asked for.
+    pub original: Endpoint,
+    /// Where it was sent.
+    pub target: Endpoint,
+    /// The [`crate::connect::Reason`].
+    pub reason: u32,
+    /// One of `TOLD_*`.
+    pub verdict: u32,
+}
+
+impl Told {
+    /// From the bytes of a ring buffer's entry; none if they are too few.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+        let endpoint = |at: usize| {
+            let ip = Ip::from_v6_be([word(at)?, word(at + 4)?, word(at + 8)?, word(at + 12)?]);
+            let port = u16::from_ne_bytes(bytes.get(at + 16..at + 18)?.try_into().ok()?);
+            Some(Endpoint::new(ip, PortBe::from_user_port(u32::from(port))))
+        };
+        Some(Self {
+            workload: long(0)?,
+            environment: long(8)?,
+            original: endpoint(16)?,
+            target: endpoint(36)?,
+            reason: word(56)?,
+            verdict: word(60)?,
+        })
+    }
+}
+
+/// [`Told::verdict`]: on its way to the destination it asked for.
+pub const TOLD_PASSED: u32 = 0;
+/// [`Told::verdict`]: on its way to a backend.
+pub const TOLD_DIRECT: u32 = 1;
+/// [`Told::verdict`]: the same, and a header will be written.
+pub const TOLD_INJECT: u32 = 2;
+/// [`Told::verdict`]: refused.
+pub const TOLD_REFUSED: u32 = 3;
+
+/// Bytes of the ring buffer: room for 3,000 connections between two looks of the agent. A power of two of pages.
+pub const TOLD_BYTES: usize = 256 * 1024;
+
 /// Identifies a connection at the agent's listener, from the side that accepts it. Addresses alone repeat between
 /// network namespaces, hence the cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -144,9 +199,38 @@ pub struct Original {
 }
 
 const _: () = assert!(size_of::<AgentConf>() == 32);
-const _: () = assert!(size_of::<Workload>() == 32);
+const _: () = assert!(size_of::<Workload>() == 40);
 const _: () = assert!(size_of::<HeaderBytes>() == 276);
 const _: () = assert!(HEADER_BYTES >= crate::header::MAX_LEN);
 const _: () = assert!(size_of::<Flow>() == 56);
+const _: () = assert!(size_of::<Told>() == 64);
 const _: () = assert!(size_of::<OriginalKey>() == 32);
 const _: () = assert!(size_of::<Original>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use core::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn told_is_read_as_it_is_laid_out() {
+        let mut bytes = [0_u8; size_of::<Told>()];
+        bytes[core::mem::offset_of!(Told, workload)] = 7;
+        bytes[core::mem::offset_of!(Told, environment)] = 8;
+        bytes[core::mem::offset_of!(Told, reason)] = 9;
+        bytes[core::mem::offset_of!(Told, verdict)] = 3;
+        let original = core::mem::offset_of!(Told, original);
+        bytes[original..original + 18].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1, 0, 80]);
+        let target = core::mem::offset_of!(Told, target);
+        bytes[target] = 0xfd;
+        bytes[target + 17] = 81;
+        let told = Told::from_bytes(&bytes).unwrap();
+        assert_eq!((told.reason, told.verdict), (9, 3));
+        assert_eq!(told.workload, u64::from_ne_bytes([7, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(told.environment, u64::from_ne_bytes([8, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(SocketAddr::from(told.original).to_string(), "10.0.0.1:80");
+        assert_eq!(SocketAddr::from(told.target).to_string(), "[fd00::]:81");
+        assert_eq!(Told::from_bytes(&bytes[..60]), None);
+    }
+}

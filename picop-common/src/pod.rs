@@ -13,6 +13,8 @@ unsafe impl Pod for maps::Workload {}
 // SAFETY: as above.
 unsafe impl Pod for maps::HeaderBytes {}
 // SAFETY: as above.
+unsafe impl Pod for maps::Told {}
+// SAFETY: as above.
 unsafe impl Pod for route::RouteKey {}
 // SAFETY: as above.
 unsafe impl Pod for route::Route {}

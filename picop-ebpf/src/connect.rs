@@ -1,6 +1,7 @@
 //! `cgroup/connect4|6`: gathers what `picop_common::connect` asks for and does what it says.
 
 use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP,
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_prandom_u32, bpf_ktime_get_ns,
         generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_set_retval},
@@ -10,14 +11,17 @@ use aya_ebpf::{
 };
 use picop_common::{
     addr::Endpoint,
-    connect::{Decision, Facts, Reason, decide},
-    maps::{AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, Flow, LEVELS_MAX, Workload},
+    connect::{Decision, Event, Facts, Reason, decide},
+    maps::{
+        AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, Flow, LEVELS_MAX, TOLD_DIRECT, TOLD_INJECT,
+        TOLD_PASSED, TOLD_REFUSED, Told, Workload,
+    },
     route::{Route, RouteKey},
 };
 
 use crate::{
     ctx::{set_user_v4, set_user_v6, user_v4, user_v6},
-    maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, UNHEALTHY, WORKLOADS, count},
+    maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened},
 };
 
 /// The program lets the system call go on. (0 would answer it with EPERM.)
@@ -75,10 +79,14 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
     let (to, header, watch, state, reason) = match decide(&hook) {
         Decision::Pass(reason) => {
             count(reason);
+            if reason as u32 > Reason::NotAService as u32 {
+                tell(&hook, TOLD_PASSED, destination, reason);
+            }
             return Outcome::Proceed;
         }
         Decision::Refuse(reason) => {
             count(reason);
+            tell(&hook, TOLD_REFUSED, Endpoint::NONE, reason);
             return Outcome::Refuse;
         }
         Decision::Relay(to, reason) => (to, 0, false, FLOW_RELAY, reason),
@@ -99,7 +107,32 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
     // SAFETY: not null; see above. A record of an earlier connect of this socket is overwritten.
     unsafe { *stored = flow };
     count(reason);
+    if state != FLOW_RELAY {
+        tell(&hook, if header == 0 { TOLD_DIRECT } else { TOLD_INJECT }, to, reason);
+    }
     Outcome::Rewrite(to)
+}
+
+/// Tells the agent, if it wants to know.
+#[inline(always)]
+fn tell(hook: &Hook<'_>, verdict: u32, target: Endpoint, reason: Reason) {
+    if hook.agent_flags() & AGENT_TELL == 0 {
+        return;
+    }
+    let Some(workload) = hook.workload() else { return };
+    let Some(mut entry) = TOLD.reserve(0) else {
+        happened(Event::TellDropped);
+        return;
+    };
+    entry.write(Told {
+        workload: workload.id,
+        environment: workload.environment,
+        original: hook.destination,
+        target,
+        reason: reason as u32,
+        verdict,
+    });
+    entry.submit(BPF_RB_NO_WAKEUP.into());
 }
 
 /// The facts, straight from the kernel.

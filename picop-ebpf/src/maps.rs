@@ -2,7 +2,7 @@
 //! ARCHITECTURE.md.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
     macros::btf_map,
 };
 use picop_common::{
@@ -10,7 +10,7 @@ use picop_common::{
     connect::{Event, Reason},
     maps::{
         AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original, OriginalKey,
-        ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
+        ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -65,6 +65,10 @@ pub static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 /// What happened to connections, by [`Event`].
 #[btf_map]
 pub static EVENTS: PerCpuArray<u64, EVENTS_MAX> = PerCpuArray::new();
+
+/// Connections decided here, for the agent to log; empty unless it asks for them.
+#[btf_map]
+pub static TOLD: RingBuf<Told, TOLD_BYTES> = RingBuf::new();
 
 /// For [`crate::probe`] alone: sockets `picop doctor` made itself.
 #[btf_map]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Mutex};
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, SockHash},
+    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, RingBuf, SockHash},
 };
 use picop_common::{
     addr::{Endpoint, PortBe},
@@ -106,6 +106,11 @@ impl Maps {
             counters: take!(ebpf, "COUNTERS"),
             events: take!(ebpf, "EVENTS"),
         })
+    }
+
+    /// Takes the ring buffer of connections the kernel decided by itself.
+    pub fn take_told(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, MapsError> {
+        Ok(take!(ebpf, "TOLD"))
     }
 
     /// Changes what the hooks must know of the agent.

@@ -23,12 +23,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Events that mean a connection did not get what it should have.
 const BAD: [Event; 4] = [Event::EnrolFailed, Event::InjectFailed, Event::HeaderMissed, Event::NoOriginal];
 
-/// Looks after it all until dropped. `own` are the ids of the agent's own programs. The first canary report's consequences
+/// Looks after it all until dropped. `own` are the ids of the agent's own programs, `always` flags to keep set. The first canary report's consequences
 /// are in effect when `settled_tx` says so.
 pub async fn run(
     maps: Arc<Maps>,
     root: Cgroup,
     own: Vec<u32>,
+    always: u32,
     mut canary_rx: watch::Receiver<Report>,
     settled_tx: watch::Sender<bool>,
 ) {
@@ -42,7 +43,7 @@ pub async fn run(
             Ok(()) = canary_rx.changed() => {}
         }
         let report = canary_rx.borrow_and_update().clone();
-        let now = wanted(&maps, &root, &own, &report);
+        let now = always | wanted(&maps, &root, &own, &report);
         match maps.set_agent(|conf| conf.flags = now) {
             Ok(()) => {
                 tell(flags, now, &report);

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -43,6 +43,21 @@ pub struct ManagedWorkload {
     pub netns: Arc<Netns>,
     /// `SO_NETNS_COOKIE` of that.
     pub netns_cookie: u64,
+}
+
+/// Names of workloads by their key in the kernel. A clone is the same registry.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Arc<Mutex<HashMap<u64, Arc<str>>>>);
+
+impl Registry {
+    /// The name of a managed workload.
+    pub fn name(&self, id: u64) -> Option<Arc<str>> {
+        self.lock().get(&id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the reconciler tells whoever serves connections.
@@ -114,6 +129,7 @@ pub struct Reconciler {
     netns: NetnsThread,
     event_tx: mpsc::UnboundedSender<Event>,
     managed: BTreeMap<u64, Managed>,
+    registry: Registry,
     /// Depths to look at besides the workloads' own.
     fixed_levels: Vec<u32>,
     /// What was last said of each workload that cannot be managed, so that it is said once.
@@ -147,9 +163,15 @@ impl Reconciler {
             netns,
             event_tx,
             managed: BTreeMap::new(),
+            registry: Registry::default(),
             fixed_levels,
             complaints: HashMap::new(),
         }
+    }
+
+    /// The names of what is managed.
+    pub fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 
     /// One round. Returns how many workloads are managed and how many are waiting.
@@ -234,7 +256,8 @@ impl Reconciler {
         if self.event_tx.send(added).is_err() {
             return Ok(()); // The agent is going.
         }
-        let entry = managed.entry(&self.maps);
+        let entry = managed.entry(cgroup.id, &self.maps);
+        self.registry.lock().insert(cgroup.id, cgroup.rel.as_str().into());
         self.managed.insert(cgroup.id, managed);
         self.set_levels()?;
         if let Err(error) = entry.and_then(|entry| self.maps.put_workload(cgroup.id, entry)) {
@@ -248,7 +271,7 @@ impl Reconciler {
     fn update(&mut self, id: u64, spec: &WorkloadSpec) -> Result<(), MapsError> {
         let Some(managed) = self.managed.get(&id) else { return Ok(()) };
         managed.workload.spec.store(Arc::new(spec.clone()));
-        self.maps.put_workload(id, managed.entry(&self.maps)?)?;
+        self.maps.put_workload(id, managed.entry(id, &self.maps)?)?;
         tracing::info!(workload = managed.workload.name, "workload changed");
         Ok(())
     }
@@ -256,6 +279,7 @@ impl Reconciler {
     fn remove(&mut self, id: u64) -> Result<(), MapsError> {
         let Some(managed) = self.managed.remove(&id) else { return Ok(()) };
         self.maps.remove_workload(id)?;
+        self.registry.lock().remove(&id);
         tracing::info!(workload = managed.workload.name, "workload is gone");
         // Whoever accepts ends with the agent at the latest.
         drop(self.event_tx.send(Event::Removed(managed.workload)));
@@ -295,7 +319,7 @@ impl Reconciler {
 
 impl Managed {
     /// What the hooks must know of it. Its header is in the kernel before anything names it.
-    fn entry(&self, maps: &Maps) -> Result<Workload, MapsError> {
+    fn entry(&self, id: u64, maps: &Maps) -> Result<Workload, MapsError> {
         let spec = self.workload.spec.load();
         let mut flags = 0;
         if spec.bypass {
@@ -305,6 +329,7 @@ impl Managed {
             flags |= WORKLOAD_HEADER;
         }
         Ok(Workload {
+            id,
             netns_cookie: self.workload.netns_cookie,
             environment: spec.environment.as_ref().map_or(0, |e| environment_key(e.as_str().as_bytes())),
             header: spec.own.as_ref().map(Context::wire).map_or(Ok(0), |wire| maps.put_header(wire))?,

@@ -96,6 +96,8 @@ counted! {
         UnenrolledClosing = "unenrolled_closing",
         /// An endpoint did not take a direct connection, and is passed over for a while.
         EndpointFailed = "endpoint_failed",
+        /// The agent was not told of a connection: it does not read fast enough.
+        TellDropped = "tell_dropped",
         /// Bytes went out past the programs before a header could be written (`MSG_FASTOPEN`).
         HeaderMissed = "header_missed",
     }

@@ -100,6 +100,7 @@ fn connection() -> Fake {
     )]);
     Fake {
         workload: Some(Workload {
+            id: 1,
             netns_cookie: 7,
             environment: pr1,
             header: 99,
