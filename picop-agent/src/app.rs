@@ -23,11 +23,13 @@ use crate::{
     cli::RunArgs,
     intercept::{
         canary::{Canary, Report, Status},
-        capabilities, heartbeat,
+        capabilities,
         cgroup::{Cgroup, CgroupMount},
+        heartbeat::{self, Heartbeat},
         maps::Maps,
         netns::NetnsThread,
         object,
+        pins::Pins,
         programs::{self, Attached},
         table, told, upkeep,
         workloads::{self, Reconciler},
@@ -61,20 +63,49 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let reload = Arc::new(Notify::new());
     let source = FileSource::open(&args.routes, routes.clone())?;
 
-    let mut ebpf = object::load()?;
-    programs::load(&mut ebpf)?;
-    let shared_maps = Arc::new(Maps::take(&mut ebpf)?);
-    let told = Maps::take_told(&mut ebpf)?;
-    shared_maps.beat(heartbeat::now_ns())?;
-    sync_routes(&shared_maps, &routes.load(), &[])?;
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
-    let attached = programs::attach(&mut ebpf, &root)?;
-    tracing::info!(cgroup = %root.dir.display(), "programs attached");
+    let pins = args.pin_dir.as_deref().map(|dir| Pins::new(dir, &root)).transpose()?;
+    let Kernel { maps, told, attached, pins } = Kernel::take_over_or_make(pins, &root, &routes.load())?;
 
-    let agent = Agent { args, mount, root, own, routes, reload, maps: shared_maps, netns };
-    let result = agent.serve(source, attached, told, &mut stop).await;
-    drop(ebpf);
-    result
+    let agent = Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins };
+    agent.serve(source, attached, told, &mut stop).await
+}
+
+/// The programs and maps, attached.
+struct Kernel {
+    maps: Maps,
+    told: RingBuf<MapData>,
+    attached: Attached,
+    pins: Option<Pins>,
+}
+
+impl Kernel {
+    /// Adopts what an agent of the same build left pinned, or loads and attaches (and pins) anew.
+    fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, table: &RouteTable) -> Result<Self> {
+        match pins {
+            Some(mut pins) if pins.are_whole() => {
+                let (maps, told, attached) = (Maps::take(&mut pins)?, Maps::take_told(&mut pins)?, pins.adopt()?);
+                tracing::info!(cgroup = %root.dir.display(), "adopted the last agent's programs");
+                Ok(Self { maps, told, attached, pins: Some(pins) })
+            }
+            pins => Self::make(root, table, pins),
+        }
+    }
+
+    fn make(root: &Cgroup, table: &RouteTable, pins: Option<Pins>) -> Result<Self> {
+        let mut ebpf = object::load()?;
+        programs::load(&mut ebpf)?;
+        let attached = programs::attach(&mut ebpf, root)?;
+        tracing::info!(cgroup = %root.dir.display(), "programs attached");
+        let attached = match &pins {
+            Some(pins) => pins.pin(&ebpf, attached)?,
+            None => attached,
+        };
+        let (maps, told) = (Maps::take(&mut ebpf)?, Maps::take_told(&mut ebpf)?);
+        // No workload is known to the hooks yet, so nothing was routed without a table.
+        sync_routes(&maps, table, &[])?;
+        Ok(Self { maps, told, attached, pins })
+    }
 }
 
 /// The parts that live as long as the agent.
@@ -87,6 +118,7 @@ struct Agent {
     reload: Arc<Notify>,
     maps: Arc<Maps>,
     netns: NetnsThread,
+    pins: Option<Pins>,
 }
 
 impl Agent {
@@ -108,17 +140,19 @@ impl Agent {
             Arc::clone(&self.maps),
             self.netns.clone(),
             event_tx,
-            vec![canary.level()],
+            &[canary.place()],
         );
         // The hooks must know where to look, the canary included, before anybody asks whether they work.
         reconciler.round(&self.routes.load()).await?;
         sync_routes(&self.maps, &self.routes.load(), &canary.routes())?;
+        // From here on connections may be sent to the listeners.
+        self.maps.beat(heartbeat::now_ns())?;
         let server =
             Arc::new(Server::new(self.routes.clone(), Arc::clone(&self.maps), self.netns.clone(), self.limits()));
         let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
         let (canary_tx, canary_rx) = watch::channel(unknown);
 
-        let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&self.maps)));
+        let heartbeat = Heartbeat::start(Arc::clone(&self.maps)).context("cannot start the heartbeat")?;
         let serving = tokio::spawn({
             let server = Arc::clone(&server);
             async move { server.serve(event_rx).await }
@@ -133,7 +167,8 @@ impl Agent {
 
         let result = {
             let watch = canary.run(canary_tx);
-            let ready = Ready { file: self.args.ready_file.clone(), routes: self.routes.clone() };
+            let ready =
+                Ready { file: self.args.ready_file.clone(), routes: self.routes.clone(), pins: self.pins.as_ref() };
             tokio::select! {
                 () = watch => Ok(()),
                 result = ready.keep(canary_rx, settled_rx, &self.root) => result,
@@ -141,14 +176,15 @@ impl Agent {
             }
         };
 
-        self.going(&server, stop, &heartbeat).await;
-        for task in [watching, telling, upkeep, syncing, reconciling, serving, heartbeat] {
+        self.going(&server, stop, heartbeat).await;
+        for task in [watching, telling, upkeep, syncing, reconciling, serving] {
             task.abort();
         }
         canary.stop().await;
-        if let Err(error) = attached.detach() {
-            tracing::error!(%error, "cannot detach the programs; they go with this process");
+        if self.pins.is_some() {
+            tracing::info!("the programs stay, with the last routes (`picop uninstall` removes them)");
         }
+        attached.detach();
         if let Some(file) = &self.args.ready_file {
             remove(file);
         }
@@ -157,9 +193,9 @@ impl Agent {
     }
 
     /// Sends nobody here any more, and waits for those who are.
-    async fn going(&self, server: &Server, stop: &mut Stop, heartbeat: &tokio::task::JoinHandle<()>) {
+    async fn going(&self, server: &Server, stop: &mut Stop, heartbeat: Heartbeat) {
         // An old heartbeat is how the hooks know that there is no agent: connections go to their base.
-        heartbeat.abort();
+        drop(heartbeat);
         if let Err(error) = self.maps.beat(0) {
             tracing::warn!(%error, "cannot tell the hooks that the agent is going");
         }
@@ -187,12 +223,13 @@ impl Agent {
 }
 
 /// Says when the agent is ready and when it is not: programs proven by the canary, workloads looked at once.
-struct Ready {
+struct Ready<'a> {
     file: Option<PathBuf>,
     routes: RouteHandle,
+    pins: Option<&'a Pins>,
 }
 
-impl Ready {
+impl Ready<'_> {
     /// Ends only with an error: at start, if interception cannot be proven.
     async fn keep(
         &self,
@@ -224,6 +261,10 @@ impl Ready {
         // From the first moment on, connections take the path they will take later.
         if settled_rx.wait_for(|settled| *settled).await.is_err() {
             std::future::pending::<()>().await;
+        }
+        // Ours are proven: those of another build, which came first until now, may go.
+        if let Some(pins) = self.pins {
+            pins.retire_others()?;
         }
         let mut was = None;
         loop {

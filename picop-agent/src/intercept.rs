@@ -10,6 +10,7 @@ pub mod heartbeat;
 pub mod maps;
 pub mod netns;
 pub mod object;
+pub mod pins;
 pub mod programs;
 pub mod table;
 pub mod told;

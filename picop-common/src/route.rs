@@ -65,16 +65,16 @@ const _: () = assert!(size_of::<Route>() == 24);
 /// An environment's name as a key: FNV-1a, 64 bits. The same in every build, so that a restarted agent finds its
 /// predecessor's tables true. Whoever builds a table refuses two names with one key ([`BASE`] and [`REVERSE`] included).
 pub fn environment_key(name: &[u8]) -> u64 {
-    hash(name)
+    fnv1a(name)
 }
 
 /// Key of a header in the map of headers. Never 0, which means no header.
 pub fn header_key(wire: &[u8]) -> u64 {
-    hash(wire).max(1)
+    fnv1a(wire).max(1)
 }
 
-/// <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>
-fn hash(bytes: &[u8]) -> u64 {
+/// FNV-1a, 64 bits: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))

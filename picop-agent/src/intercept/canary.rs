@@ -170,9 +170,9 @@ impl Canary {
         Ok(Self { cgroup, child, stdin, stdout, maps, answering, routes: routes(direct_port) })
     }
 
-    /// The depth of its cgroup, which the hooks must look at.
-    pub fn level(&self) -> u32 {
-        self.cgroup.level
+    /// Its cgroup, which the hooks must look at: id and depth.
+    pub fn place(&self) -> (u64, u32) {
+        (self.cgroup.id, self.cgroup.level)
     }
 
     /// What must be in every version of the kernel's routes.

@@ -4,12 +4,12 @@ use std::{net::SocketAddr, sync::Mutex};
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, MapData, MapError, PerCpuArray, RingBuf, SockHash},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockHash},
 };
 use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
-    maps::{AgentConf, HEADER_BYTES, HeaderBytes, Original, OriginalKey, ROUTES_MAX, Workload},
+    maps::{AgentConf, HEADER_BYTES, HeaderBytes, LEVELS_MAX, Original, OriginalKey, ROUTES_MAX, Workload},
     route::{Route, RouteKey, header_key},
 };
 
@@ -81,36 +81,68 @@ impl std::fmt::Debug for Maps {
     }
 }
 
-macro_rules! take {
-    ($ebpf:expr, $name:literal) => {
-        $ebpf
-            .take_map($name)
-            .ok_or(MapsError::Missing { name: $name, source: None })?
-            .try_into()
-            .map_err(|source| MapsError::Missing { name: $name, source: Some(source) })?
-    };
+/// Where maps come from: a loaded object, or a predecessor's pins.
+pub trait MapSource {
+    /// Gives one out.
+    fn map(&mut self, name: &'static str) -> Result<Map, MapsError>;
+}
+
+impl MapSource for Ebpf {
+    fn map(&mut self, name: &'static str) -> Result<Map, MapsError> {
+        self.take_map(name).ok_or(MapsError::Missing { name, source: None })
+    }
+}
+
+/// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
+pub const SHARED: [&str; 11] = [
+    "AGENT", "HEARTBEAT", "WORKLOADS", "ROUTES", "HEADERS", "UNHEALTHY", "ORIGINALS", "SOCKS", "COUNTERS", "EVENTS",
+    "TOLD",
+];
+
+fn take<T>(source: &mut impl MapSource, name: &'static str) -> Result<T, MapsError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    source.map(name)?.try_into().map_err(|source| MapsError::Missing { name, source: Some(source) })
 }
 
 impl Maps {
-    /// Takes the maps out of a loaded object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+    /// Takes the maps out of their source.
+    pub fn take(source: &mut impl MapSource) -> Result<Self, MapsError> {
+        let agent: Array<MapData, AgentConf> = take(source, "AGENT")?;
+        let written = agent.get(&0, 0).map_err(|source| MapsError::Read { name: "AGENT", source })?;
         Ok(Self {
-            agent: Mutex::new((take!(ebpf, "AGENT"), AgentConf::default())),
-            heartbeat: Mutex::new(take!(ebpf, "HEARTBEAT")),
-            workloads: Mutex::new(take!(ebpf, "WORKLOADS")),
-            routes: Mutex::new(take!(ebpf, "ROUTES")),
-            headers: Mutex::new(take!(ebpf, "HEADERS")),
-            unhealthy: Mutex::new(take!(ebpf, "UNHEALTHY")),
-            originals: Mutex::new(take!(ebpf, "ORIGINALS")),
-            socks: Mutex::new(take!(ebpf, "SOCKS")),
-            counters: take!(ebpf, "COUNTERS"),
-            events: take!(ebpf, "EVENTS"),
+            agent: Mutex::new((agent, written)),
+            heartbeat: Mutex::new(take(source, "HEARTBEAT")?),
+            workloads: Mutex::new(take(source, "WORKLOADS")?),
+            routes: Mutex::new(take(source, "ROUTES")?),
+            headers: Mutex::new(take(source, "HEADERS")?),
+            unhealthy: Mutex::new(take(source, "UNHEALTHY")?),
+            originals: Mutex::new(take(source, "ORIGINALS")?),
+            socks: Mutex::new(take(source, "SOCKS")?),
+            counters: take(source, "COUNTERS")?,
+            events: take(source, "EVENTS")?,
         })
     }
 
     /// Takes the ring buffer of connections the kernel decided by itself.
-    pub fn take_told(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, MapsError> {
-        Ok(take!(ebpf, "TOLD"))
+    pub fn take_told(source: &mut impl MapSource) -> Result<RingBuf<MapData>, MapsError> {
+        take(source, "TOLD")
+    }
+
+    /// The depths at which the hooks look for workloads.
+    pub fn levels(&self) -> [u32; LEVELS_MAX] {
+        lock(&self.agent).1.levels
+    }
+
+    /// Removes all workloads but those named: what a predecessor managed and nobody does now.
+    pub fn retain_workloads(&self, keep: impl Fn(u64) -> bool) -> Result<usize, MapsError> {
+        let mut map = lock(&self.workloads);
+        let stale: Vec<u64> = map.keys().filter_map(Result::ok).filter(|id| !keep(*id)).collect();
+        for id in &stale {
+            removed(map.remove(id)).map_err(write("WORKLOADS"))?;
+        }
+        Ok(stale.len())
     }
 
     /// Changes what the hooks must know of the agent.

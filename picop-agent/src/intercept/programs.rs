@@ -6,9 +6,8 @@ use aya::{
     Ebpf,
     maps::SockHash,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, ProgramError, SkMsg, SockOps, cgroup_sock_addr::CgroupSockAddrLink,
-        links::Link,
-        sock_ops::SockOpsLink,
+        CgroupAttachMode, CgroupSockAddr, ProgramError, SkMsg, SockOps,
+        links::{FdLink, LinkError},
     },
 };
 use aya_obj::generated::bpf_attach_type;
@@ -66,6 +65,15 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// An attachment is no `bpf_link`: the kernel is older than 5.7.
+    #[error("program {name} was attached without a link, which takes Linux 5.7")]
+    Link {
+        /// The program.
+        name: &'static str,
+        /// What aya says.
+        #[source]
+        source: Box<LinkError>,
+    },
     /// Attached, but not there when read back.
     #[error("program {name} was attached to {path}, but the kernel does not list it there")]
     NotThere {
@@ -104,13 +112,12 @@ pub const SK_MSG: (&str, &str) = ("msg", "SOCKS");
 /// aya spells "no flag".
 const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
-/// The programs' links. Dropping it detaches them.
+/// The programs' links, in the order they were attached. Dropping it detaches those that are not pinned.
 #[derive(Debug)]
 #[must_use]
 pub struct Attached {
-    sock_addr: Vec<CgroupSockAddrLink>,
-    sock_ops: SockOpsLink,
-    ids: Vec<u32>,
+    pub(super) links: Vec<(&'static str, FdLink)>,
+    pub(super) ids: Vec<u32>,
 }
 
 impl Attached {
@@ -119,12 +126,19 @@ impl Attached {
         &self.ids
     }
 
-    /// Detaches the programs: connects are left alone before their events are.
-    pub fn detach(self) -> Result<(), ProgramError> {
-        let Self { sock_addr, sock_ops, ids: _ } = self;
-        sock_addr.into_iter().try_for_each(Link::detach)?;
-        sock_ops.detach()
+    /// Detaches the programs, the last attached first: connects are left alone before their events are.
+    pub fn detach(self) {
+        for (_, link) in self.links.into_iter().rev() {
+            // Closing the last descriptor of a link that is not pinned detaches it; close cannot fail.
+            drop(link);
+        }
     }
+}
+
+/// Names of all links, in the order they are attached. Sockets must find their original destination recorded as soon as
+/// connects are rewritten: `sock_ops` goes first.
+pub fn link_names() -> impl Iterator<Item = &'static str> {
+    std::iter::once(SOCK_OPS).chain(SOCK_ADDR.iter().rev().map(|(name, _)| *name))
 }
 
 /// Loads every program of interception, without attaching: what a wrong kernel or a missing capability refuses shows
@@ -169,21 +183,27 @@ pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError>
             .map_err(|source| AttachError::Query { path: path.clone(), source })?;
         if ids.contains(&id) { Ok(()) } else { Err(AttachError::NotThere { name, path: path.clone() }) }
     };
-    // Sockets must find their original destination recorded as soon as connects are rewritten: sock_ops goes first, and
-    // on the way out (fields drop in order) last.
-    let ops: &mut SockOps = program(ebpf, SOCK_OPS)?;
-    let id = ops.attach(&dir, MODE).map_err(failed(SOCK_OPS))?;
-    let sock_ops = ops.take_link(id).map_err(failed(SOCK_OPS))?;
-    there(SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS, ops.info().map_err(failed(SOCK_OPS))?.id())?;
-    let mut sock_addr = Vec::with_capacity(SOCK_ADDR.len());
-    for (name, kind) in SOCK_ADDR.into_iter().rev() {
-        let hook: &mut CgroupSockAddr = program(ebpf, name)?;
-        let id = hook.attach(&dir, MODE).map_err(failed(name))?;
-        sock_addr.push(hook.take_link(id).map_err(failed(name))?);
-        there(name, kind, hook.info().map_err(failed(name))?.id())?;
+    let mut links = Vec::with_capacity(SOCK_ADDR.len() + 1);
+    for name in link_names() {
+        let linked = |source: LinkError| AttachError::Link { name, source: Box::new(source) };
+        let (kind, link, id) = match SOCK_ADDR.iter().find(|(n, _)| *n == name) {
+            None => {
+                let ops: &mut SockOps = program(ebpf, name)?;
+                let link = ops.attach(&dir, MODE).map_err(failed(name))?;
+                let link = ops.take_link(link).map_err(failed(name))?.try_into().map_err(linked)?;
+                (bpf_attach_type::BPF_CGROUP_SOCK_OPS, link, ops.info().map_err(failed(name))?.id())
+            }
+            Some((_, kind)) => {
+                let hook: &mut CgroupSockAddr = program(ebpf, name)?;
+                let link = hook.attach(&dir, MODE).map_err(failed(name))?;
+                let link = hook.take_link(link).map_err(failed(name))?.try_into().map_err(linked)?;
+                (*kind, link, hook.info().map_err(failed(name))?.id())
+            }
+        };
+        links.push((name, link));
+        there(name, kind, id)?;
     }
-    sock_addr.reverse();
-    Ok(Attached { sock_addr, sock_ops, ids: own })
+    Ok(Attached { links, ids: own })
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, AttachError>

@@ -132,6 +132,10 @@ pub struct Reconciler {
     registry: Registry,
     /// Depths to look at besides the workloads' own.
     fixed_levels: Vec<u32>,
+    /// Cgroups that somebody else put into the kernel's workloads.
+    fixed_ids: Vec<u64>,
+    /// Whether a predecessor's workloads were gone through.
+    inherited_gone: bool,
     /// What was last said of each workload that cannot be managed, so that it is said once.
     complaints: HashMap<u64, String>,
 }
@@ -153,7 +157,7 @@ impl Reconciler {
         maps: Arc<Maps>,
         netns: NetnsThread,
         event_tx: mpsc::UnboundedSender<Event>,
-        fixed_levels: Vec<u32>,
+        fixed: &[(u64, u32)],
     ) -> Self {
         Self {
             mount,
@@ -164,7 +168,9 @@ impl Reconciler {
             event_tx,
             managed: BTreeMap::new(),
             registry: Registry::default(),
-            fixed_levels,
+            fixed_levels: fixed.iter().map(|(_, level)| *level).collect(),
+            fixed_ids: fixed.iter().map(|(id, _)| *id).collect(),
+            inherited_gone: false,
             complaints: HashMap::new(),
         }
     }
@@ -202,7 +208,16 @@ impl Reconciler {
                 Err(error) => self.complain(cgroup, &error),
             }
         }
-        self.set_levels()?;
+        self.set_levels(|_| false)?;
+        if !self.inherited_gone {
+            // What a predecessor managed and this agent does not. Only when the hooks are told of all that is managed.
+            let fixed = self.fixed_ids.clone();
+            let gone = self.maps.retain_workloads(|id| self.managed.contains_key(&id) || fixed.contains(&id))?;
+            if gone > 0 {
+                tracing::info!(workloads = gone, "workloads of the last agent are no longer managed");
+            }
+            self.inherited_gone = true;
+        }
         Ok((self.managed.len(), self.complaints.len()))
     }
 
@@ -259,7 +274,8 @@ impl Reconciler {
         let entry = managed.entry(cgroup.id, &self.maps);
         self.registry.lock().insert(cgroup.id, cgroup.rel.as_str().into());
         self.managed.insert(cgroup.id, managed);
-        self.set_levels()?;
+        // A predecessor's levels stay until all that it managed was looked at.
+        self.set_levels(|level| self.maps.levels().contains(&level))?;
         if let Err(error) = entry.and_then(|entry| self.maps.put_workload(cgroup.id, entry)) {
             self.remove(cgroup.id)?;
             return Err(error.into());
@@ -286,10 +302,11 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Tells the hooks at which depths to look, deepest first.
-    fn set_levels(&self) -> Result<(), MapsError> {
+    /// Tells the hooks at which depths to look, deepest first: where something is managed, and where `keep` says.
+    fn set_levels(&self, keep: impl Fn(u32) -> bool) -> Result<(), MapsError> {
         let mut levels = self.fixed_levels.clone();
         levels.extend(self.managed.values().map(|m| m.level));
+        levels.extend(self.maps.levels().into_iter().filter(|level| *level != 0 && keep(*level)));
         levels.sort_unstable_by(|a, b| b.cmp(a));
         levels.dedup();
         if levels.len() > LEVELS_MAX {

@@ -1,0 +1,47 @@
+//! `cargo xtask bench`: what picop costs, measured against the same thing without it, in one run.
+//!
+//! A suite alternates its variants in short rounds, in random order within a round, and compares them round by round: what
+//! disturbs the machine for longer than a round disturbs all of them. One variant is the yardstick a second time; how far it
+//! is from itself is how far the others can be trusted. No time decides whether a run fails; a connection that went
+//! elsewhere than its variant says does.
+
+mod connect;
+mod cpu;
+mod load;
+mod machine;
+mod report;
+mod stats;
+
+use anyhow::{Result, bail};
+use testbed::{Privilege, privilege};
+
+use crate::demo::interrupt;
+
+/// Measure what picop costs. Needs root; takes a quiet machine to mean anything.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(clap::Subcommand)]
+enum Suite {
+    Connect(connect::Args),
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<()> {
+    if let Privilege::Missing(what) = privilege() {
+        bail!(
+            "the benchmarks make network namespaces and cgroups and load eBPF programs, and lack {}: run them as root",
+            what.join(", ")
+        );
+    }
+    interrupt::watch()?;
+    let result = match &args.suite {
+        Suite::Connect(args) => connect::run(args),
+    };
+    // Whoever cleans up after a signal also ends the process.
+    interrupt::settle();
+    result
+}
