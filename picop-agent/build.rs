@@ -16,13 +16,14 @@ fn main() {
         return;
     }
     if let Err(sentence) = provide_object() {
+        // Fails the build; a failing exit status would print everything above, too.
         println!("cargo::error={sentence}");
-        std::process::exit(1);
     }
 }
 
 fn provide_object() -> Result<(), String> {
-    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).ok_or(format!("cargo sets no {name}"));
+    let directory =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).ok_or(format!("cargo sets no {name}"));
     let (manifest_dir, out_dir) = (directory("CARGO_MANIFEST_DIR")?, directory("OUT_DIR")?);
     let object = match std::env::var_os(OBJECT) {
         Some(given) => PathBuf::from(given),
@@ -30,7 +31,10 @@ fn provide_object() -> Result<(), String> {
     };
     println!("cargo::rerun-if-changed={}", object.display());
     std::fs::copy(&object, out_dir.join("picop.o")).map(drop).map_err(|error| {
-        format!("cannot read the eBPF object {}: {error}; `cargo xtask build-ebpf` builds one", object.display())
+        format!(
+            "cannot read the eBPF object {}: {error}; `cargo xtask build-ebpf` builds one",
+            object.display()
+        )
     })
 }
 
@@ -51,7 +55,9 @@ fn built_by_xtask(root: &Path) -> Result<PathBuf, String> {
     }
     let sources = inputs::hash(root).map_err(|error| format!("cannot read the eBPF sources: {error}"))?;
     if inputs::recorded(&object) != Some(sources) {
-        return Err("the eBPF sources have changed since the object was built: run `cargo xtask build-ebpf`".into());
+        return Err(
+            "the eBPF sources have changed since the object was built: run `cargo xtask build-ebpf`".into()
+        );
     }
     Ok(object)
 }

@@ -84,7 +84,8 @@ impl Kernel {
     fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, table: &RouteTable) -> Result<Self> {
         match pins {
             Some(mut pins) if pins.are_whole() => {
-                let (maps, told, attached) = (Maps::take(&mut pins)?, Maps::take_told(&mut pins)?, pins.adopt()?);
+                let (maps, told, attached) =
+                    (Maps::take(&mut pins)?, Maps::take_told(&mut pins)?, pins.adopt()?);
                 tracing::info!(cgroup = %root.dir.display(), "adopted the last agent's programs");
                 Ok(Self { maps, told, attached, pins: Some(pins) })
             }
@@ -147,8 +148,12 @@ impl Agent {
         sync_routes(&self.maps, &self.routes.load(), &canary.routes())?;
         // From here on connections may be sent to the listeners.
         self.maps.beat(heartbeat::now_ns())?;
-        let server =
-            Arc::new(Server::new(self.routes.clone(), Arc::clone(&self.maps), self.netns.clone(), self.limits()));
+        let server = Arc::new(Server::new(
+            self.routes.clone(),
+            Arc::clone(&self.maps),
+            self.netns.clone(),
+            self.limits(),
+        ));
         let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
         let (canary_tx, canary_rx) = watch::channel(unknown);
 
@@ -159,16 +164,27 @@ impl Agent {
         });
         let telling = tokio::spawn(told::run(told, reconciler.registry(), self.routes.clone()));
         let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
-        let syncing = tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone(), canary.routes()));
+        let syncing =
+            tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone(), canary.routes()));
         let always = if self.args.log_direct { AGENT_TELL } else { 0 };
         let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
-        let upkeep = tokio::spawn(upkeep::run(Arc::clone(&self.maps), self.root.clone(), own_programs, always, canary_rx.clone(), settled_tx));
+        let upkeep = tokio::spawn(upkeep::run(
+            Arc::clone(&self.maps),
+            self.root.clone(),
+            own_programs,
+            always,
+            canary_rx.clone(),
+            settled_tx,
+        ));
 
         let result = {
             let watch = canary.run(canary_tx);
-            let ready =
-                Ready { file: self.args.ready_file.clone(), routes: self.routes.clone(), pins: self.pins.as_ref() };
+            let ready = Ready {
+                file: self.args.ready_file.clone(),
+                routes: self.routes.clone(),
+                pins: self.pins.as_ref(),
+            };
             tokio::select! {
                 () = watch => Ok(()),
                 result = ready.keep(canary_rx, settled_rx, &self.root) => result,
@@ -315,7 +331,10 @@ async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
     loop {
         let table = Arc::clone(&changes.borrow_and_update());
         if let Err(error) = reconciler.round(&table).await {
-            tracing::error!(error = crate::telemetry::chain(&error), "workloads cannot be brought in step; retrying");
+            tracing::error!(
+                error = crate::telemetry::chain(&error),
+                "workloads cannot be brought in step; retrying"
+            );
         }
         tokio::select! {
             _ = tick.tick() => {}
@@ -337,7 +356,11 @@ async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle, fixed: Vec<(Route
             Ok(Ok(entries)) => tracing::info!(version, services, entries, "routes in effect"),
             Ok(Err(error)) => {
                 let error = crate::telemetry::chain(error.as_ref());
-                tracing::error!(error, version, "routes refused by the kernel; direct connections keep the last ones");
+                tracing::error!(
+                    error,
+                    version,
+                    "routes refused by the kernel; direct connections keep the last ones"
+                );
             }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => return,

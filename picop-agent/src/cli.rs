@@ -119,7 +119,8 @@ pub struct DoctorArgs {
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "a time is a whole number and a unit: 500ms, 5s, 2m".to_owned())?;
+    let number: u64 =
+        number.parse().map_err(|_| "a time is a whole number and a unit: 500ms, 5s, 2m".to_owned())?;
     match unit {
         "ms" => Ok(Duration::from_millis(number)),
         "s" => Ok(Duration::from_secs(number)),

@@ -5,9 +5,7 @@
 
 use crate::{
     addr::{Endpoint, Ip},
-    maps::{
-        AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS, WORKLOAD_HEADER, Workload,
-    },
+    maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS, WORKLOAD_HEADER, Workload},
     route::{
         BASE, REVERSE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route,
         RouteKey,

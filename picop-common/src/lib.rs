@@ -9,7 +9,7 @@ pub mod addr;
 pub mod connect;
 pub mod header;
 pub mod maps;
-pub mod probe;
-pub mod route;
 #[cfg(feature = "user")]
 mod pod;
+pub mod probe;
+pub mod route;

@@ -221,7 +221,8 @@ mod tests {
         bytes[core::mem::offset_of!(Told, reason)] = 9;
         bytes[core::mem::offset_of!(Told, verdict)] = 3;
         let original = core::mem::offset_of!(Told, original);
-        bytes[original..original + 18].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1, 0, 80]);
+        bytes[original..original + 18]
+            .copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1, 0, 80]);
         let target = core::mem::offset_of!(Told, target);
         bytes[target] = 0xfd;
         bytes[target + 17] = 81;

@@ -13,8 +13,8 @@ use picop_common::{
     addr::Endpoint,
     connect::{Decision, Event, Facts, Reason, decide},
     maps::{
-        AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, Flow, LEVELS_MAX, TOLD_DIRECT, TOLD_INJECT,
-        TOLD_PASSED, TOLD_REFUSED, Told, Workload,
+        AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, Flow, LEVELS_MAX, TOLD_DIRECT,
+        TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, Workload,
     },
     route::{Route, RouteKey},
 };

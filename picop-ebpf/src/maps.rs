@@ -9,8 +9,8 @@ use picop_common::{
     addr::Endpoint,
     connect::{Event, Reason},
     maps::{
-        AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original, OriginalKey,
-        ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
+        AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original,
+        OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey},
 };

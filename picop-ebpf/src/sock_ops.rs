@@ -11,9 +11,8 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB, BPF_SOCK_OPS_RETRANS_CB_FLAG,
-        BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
-        BPF_TCP_FIN_WAIT1, BPF_TCP_SYN_SENT,
+        BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_FIN_WAIT1, BPF_TCP_SYN_SENT,
     },
     helpers::{
         bpf_ktime_get_ns,
@@ -27,9 +26,7 @@ use aya_ebpf::{
 use picop_common::{
     addr::PortBe,
     connect::{EJECTION_NS, Event},
-    maps::{
-        FLOW_DIRECT, FLOW_FAILED, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, Flow, Original, OriginalKey,
-    },
+    maps::{FLOW_DIRECT, FLOW_FAILED, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, Flow, Original, OriginalKey},
 };
 
 use crate::{
@@ -175,7 +172,10 @@ fn changed_state(ctx: &SockOpsContext, flow: &mut Flow) {
     if flow.state != FLOW_INJECT && flow.state != FLOW_INJECTED {
         return;
     }
-    if to == BPF_TCP_FIN_WAIT1 || to == BPF_TCP_CLOSE || (to == BPF_TCP_CLOSE_WAIT && flow.state == FLOW_INJECTED) {
+    if to == BPF_TCP_FIN_WAIT1
+        || to == BPF_TCP_CLOSE
+        || (to == BPF_TCP_CLOSE_WAIT && flow.state == FLOW_INJECTED)
+    {
         unenrol(ctx, flow, Event::UnenrolledClosing);
     }
 }

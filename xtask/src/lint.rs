@@ -12,6 +12,7 @@ pub struct Args {}
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
     let Args {} = args;
+    build_ebpf::ensure()?;
     setup::ensure(&[setup::Purpose::Test])?;
     format()?;
     clippy()?;
@@ -28,7 +29,6 @@ pub fn format() -> Result<()> {
 
 /// Clippy on everything that runs in user space.
 pub fn clippy() -> Result<()> {
-    build_ebpf::ensure()?;
     exec::run("clippy on user space", cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
 }
 

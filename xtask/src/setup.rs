@@ -73,12 +73,12 @@ fn report(purposes: &[Purpose]) -> Result<()> {
 
 /// The programs these purposes need; installs those that are missing.
 pub fn ensure(purposes: &[Purpose]) -> Result<()> {
-    Group::of(purposes).install_missing(&mut Apt::new())
+    Group::of(purposes).install_missing()
 }
 
 /// Fetches the package lists, for those who look for packages in them.
 pub fn refresh_package_lists() -> Result<()> {
-    Apt::new().update()
+    Apt::update()
 }
 
 /// A working toolchain for the eBPF side; installs what is missing for the route nearest to being complete.
@@ -86,14 +86,13 @@ pub fn ensure_toolchain() -> Result<Toolchain> {
     if let Some(toolchain) = toolchain::find()? {
         return Ok(toolchain);
     }
-    let mut apt = Apt::new();
     if toolchain::compilers()?.is_empty() {
-        install_compiler(&mut apt)?;
+        install_compiler()?;
     }
     let compilers = toolchain::compilers()?;
     let mut failures = Vec::new();
     for compiler in &compilers {
-        match linker::install(compiler, &mut apt) {
+        match linker::install(compiler) {
             Ok(()) => match toolchain::find()? {
                 Some(toolchain) => return Ok(toolchain),
                 None => failures.push(format!("bpf-linker does not work with {}", compiler.describe())),
@@ -105,20 +104,20 @@ pub fn ensure_toolchain() -> Result<Toolchain> {
 }
 
 /// Debian's compiler where the distribution has it, since it needs no other source; else rustup's nightly.
-fn install_compiler(apt: &mut Apt) -> Result<()> {
+fn install_compiler() -> Result<()> {
     let packages = [
         ("rustc-web", "a compiler that knows the BPF target"),
         ("cargo-web", "the cargo that belongs to it"),
         ("libstd-rust-web-dev-bpf", "`core`, compiled for BPF"),
     ];
     if Apt::exists() {
-        apt.update()?;
+        Apt::update()?;
         if packages.iter().all(|(package, _)| Apt::offers(package)) {
-            return apt.install(&packages);
+            return Apt::install(&packages);
         }
     }
     if crate::workspace::program("rustup").is_none() && Apt::exists() && Apt::offers("rustup") {
-        apt.install(&[("rustup", "it installs the nightly compiler, which can build `core` for BPF")])?;
+        Apt::install(&[("rustup", "it installs the nightly compiler, which can build `core` for BPF")])?;
     }
     let Some(rustup) = crate::workspace::program("rustup") else {
         bail!("no compiler for the eBPF side, and no known way to get one here\n{}", by_hand());

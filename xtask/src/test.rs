@@ -41,8 +41,8 @@ pub fn run(args: &Args) -> Result<()> {
     if run.vm {
         purposes.push(Purpose::Vm);
     }
-    setup::ensure(&purposes)?;
     build_ebpf::ensure()?;
+    setup::ensure(&purposes)?;
 
     let mut report = Report::default();
     if run.filter.is_none() {

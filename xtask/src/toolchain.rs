@@ -6,7 +6,7 @@
 //! A route counts only when a tiny program has been compiled and linked by it: `bpf-linker` must be built with
 //! an LLVM that reads what the compiler's LLVM wrote, and nothing but trying tells.
 
-mod compiler;
+pub mod compiler;
 mod probe;
 
 pub use compiler::{Compiler, Route};

@@ -77,7 +77,9 @@ pub struct Report {
 #[derive(Debug, thiserror::Error)]
 pub enum CanaryError {
     /// No cgroup for it.
-    #[error("cannot make cgroup {path}; the agent must be able to create cgroups below the one it attaches to")]
+    #[error(
+        "cannot make cgroup {path}; the agent must be able to create cgroups below the one it attaches to"
+    )]
     Cgroup {
         /// Which.
         path: PathBuf,
@@ -188,7 +190,8 @@ impl Canary {
             Ok::<_, io::Error>((relayed, self.stdout.next_line().await?))
         };
         let verdict = |line: String| if line == "ok" { Status::Live } else { Status::Dead(line) };
-        let broken = |why: String| Report { interception: Status::Dead(why.clone()), injection: Status::Dead(why) };
+        let broken =
+            |why: String| Report { interception: Status::Dead(why.clone()), injection: Status::Dead(why) };
         match timeout(PATIENCE, exchange).await {
             Ok(Ok((Some(relayed), Some(direct)))) => {
                 Report { interception: verdict(relayed), injection: verdict(direct) }
@@ -257,8 +260,12 @@ fn sweep(root: &Path) {
         let pid = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|p| p.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             match fs::remove_dir(entry.path()) {
-                Ok(()) => tracing::info!(path = %entry.path().display(), "removed a dead agent's canary cgroup"),
-                Err(error) => tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays"),
+                Ok(()) => {
+                    tracing::info!(path = %entry.path().display(), "removed a dead agent's canary cgroup")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays")
+                }
             }
         }
     }

@@ -83,11 +83,13 @@ impl CgroupMount {
         };
         let dir = fs::canonicalize(&dir).map_err(|_| not())?;
         let rel = dir.strip_prefix(&self.0).map_err(|_| not())?.to_string_lossy().into_owned();
-        let (meta, root) = (fs::metadata(&dir).map_err(|_| not())?, fs::metadata(&self.0).map_err(|_| not())?);
+        let (meta, root) =
+            (fs::metadata(&dir).map_err(|_| not())?, fs::metadata(&self.0).map_err(|_| not())?);
         if !meta.is_dir() || meta.dev() != root.dev() {
             return Err(not());
         }
-        let level = u32::try_from(rel.split('/').filter(|part| !part.is_empty()).count()).map_err(|_| not())?;
+        let level =
+            u32::try_from(rel.split('/').filter(|part| !part.is_empty()).count()).map_err(|_| not())?;
         Ok(Cgroup { dir, rel, id: meta.ino(), level })
     }
 

@@ -25,7 +25,8 @@ const INTERVAL: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 5);
 /// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` reads.
 pub fn now_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
+        + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
 /// The beating heart. Stops when dropped.
@@ -83,7 +84,10 @@ fn beat(maps: &Maps, seen: &AtomicU64, stop: &AtomicBool) {
         let now = now_ns();
         let is_stuck = now.saturating_sub(seen.load(Ordering::Relaxed)) > stuck;
         if is_stuck != was_stuck {
-            tracing::error!(is_stuck, "the data plane's runtime does not answer; connections go to their base meanwhile");
+            tracing::error!(
+                is_stuck,
+                "the data plane's runtime does not answer; connections go to their base meanwhile"
+            );
             was_stuck = is_stuck;
         }
         if !is_stuck && let Err(error) = maps.beat(now) {

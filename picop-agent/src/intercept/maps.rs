@@ -38,7 +38,9 @@ pub enum MapsError {
         source: MapError,
     },
     /// More routes than the kernel's map is allowed to hold.
-    #[error("the routes come to {entries} entries, of which the kernel's table holds {max}; the table in effect stays")]
+    #[error(
+        "the routes come to {entries} entries, of which the kernel's table holds {max}; the table in effect stays"
+    )]
     TooManyRoutes {
         /// How many there are.
         entries: usize,
@@ -95,7 +97,16 @@ impl MapSource for Ebpf {
 
 /// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
 pub const SHARED: [&str; 11] = [
-    "AGENT", "HEARTBEAT", "WORKLOADS", "ROUTES", "HEADERS", "UNHEALTHY", "ORIGINALS", "SOCKS", "COUNTERS", "EVENTS",
+    "AGENT",
+    "HEARTBEAT",
+    "WORKLOADS",
+    "ROUTES",
+    "HEADERS",
+    "UNHEALTHY",
+    "ORIGINALS",
+    "SOCKS",
+    "COUNTERS",
+    "EVENTS",
     "TOLD",
 ];
 
@@ -207,7 +218,9 @@ impl Maps {
 
     /// Has an endpoint that did not take a connection passed over for a while, where there are others.
     pub fn eject(&self, endpoint: SocketAddr, now_ns: u64) -> Result<(), MapsError> {
-        lock(&self.unhealthy).insert(Endpoint::from(endpoint), now_ns + EJECTION_NS, 0).map_err(write("UNHEALTHY"))
+        lock(&self.unhealthy)
+            .insert(Endpoint::from(endpoint), now_ns + EJECTION_NS, 0)
+            .map_err(write("UNHEALTHY"))
     }
 
     /// Whether an endpoint is to be passed over.
@@ -244,11 +257,16 @@ impl Maps {
         }
     }
 
-    /// Forgets what was recorded for connections that were never accepted in a namespace.
-    pub fn sweep_originals(&self, netns_cookie: u64) -> Result<usize, MapsError> {
+    /// Forgets what was recorded for connections that were never accepted at listeners of a namespace.
+    pub fn sweep_originals(&self, netns_cookie: u64, listener_ports: &[u16]) -> Result<usize, MapsError> {
+        let ports: Vec<_> = listener_ports.iter().map(|port| PortBe::from_host(*port)).collect();
         let mut map = lock(&self.originals);
         // An iteration over a map others write to may miss or repeat; what it misses the LRU evicts some day.
-        let keys: Vec<_> = map.keys().filter_map(Result::ok).filter(|k| k.netns_cookie == netns_cookie).collect();
+        let keys: Vec<_> = map
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|key| key.netns_cookie == netns_cookie && ports.contains(&key.listener))
+            .collect();
         for key in &keys {
             removed(map.remove(key)).map_err(write("ORIGINALS"))?;
         }

@@ -117,7 +117,8 @@ impl Pins {
         let Attached { links, ids } = attached;
         let links = links.into_iter().map(|(name, link)| {
             let path = self.link_path(name);
-            let pinned = link.pin(&path).map_err(|source| PinsError::Pin { path, source: Box::new(source) })?;
+            let pinned =
+                link.pin(&path).map_err(|source| PinsError::Pin { path, source: Box::new(source) })?;
             Ok((name, FdLink::from(pinned)))
         });
         Ok(Attached { links: links.collect::<Result<_, PinsError>>()?, ids })

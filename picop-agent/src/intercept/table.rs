@@ -106,10 +106,12 @@ fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
             owners.entry(endpoint).and_modify(|owner| *owner = None).or_insert(Some(address));
         }
     }
-    let reverse = owners.into_iter().filter(|(endpoint, _)| !taken.contains(endpoint)).filter_map(|(endpoint, owner)| {
-        let route = Route { endpoint: owner?, count: 0, flags: 0 };
-        Some((RouteKey::new(REVERSE, endpoint, 0), route))
-    });
+    let reverse = owners.into_iter().filter(|(endpoint, _)| !taken.contains(endpoint)).filter_map(
+        |(endpoint, owner)| {
+            let route = Route { endpoint: owner?, count: 0, flags: 0 };
+            Some((RouteKey::new(REVERSE, endpoint, 0), route))
+        },
+    );
     entries.extend(reverse);
 }
 

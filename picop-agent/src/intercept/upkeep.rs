@@ -56,7 +56,11 @@ pub async fn run(
             for (event, count) in events.into_iter().filter(|(event, _)| BAD.contains(event)) {
                 let before = seen.insert(event as u32, count).unwrap_or(0);
                 if count > before {
-                    tracing::warn!(event = event.as_str(), connections = count - before, "connections went wrong");
+                    tracing::warn!(
+                        event = event.as_str(),
+                        connections = count - before,
+                        "connections went wrong"
+                    );
                 }
             }
         }
@@ -93,7 +97,9 @@ fn tell(before: u32, now: u32, report: &Report) {
                 "the kernel does not write headers; connections to services with `header: propagate` are relayed"
             ),
             Status::Live | Status::Unknown => {
-                tracing::info!("the kernel writes headers: connections to services with `header: propagate` are direct");
+                tracing::info!(
+                    "the kernel writes headers: connections to services with `header: propagate` are direct"
+                );
             }
         }
     }
@@ -101,6 +107,8 @@ fn tell(before: u32, now: u32, report: &Report) {
         tracing::warn!("many sockets wait to send their header; further connections with one are relayed");
     }
     if changed & AGENT_REVERSE != 0 && now & AGENT_REVERSE != 0 {
-        tracing::info!("another program rewrites connects too; service addresses it has translated are recognised");
+        tracing::info!(
+            "another program rewrites connects too; service addresses it has translated are recognised"
+        );
     }
 }

@@ -73,7 +73,9 @@ pub enum Event {
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
     /// Nobody lives there yet.
-    #[error("cgroup {0} has no process to take the network namespace from; waiting for one (or give `netns:`)")]
+    #[error(
+        "cgroup {0} has no process to take the network namespace from; waiting for one (or give `netns:`)"
+    )]
     NoProcess(String),
     /// It is the agent's own cgroup, or holds it.
     #[error("cgroup {0} is the agent's own; the agent never intercepts itself")]
@@ -212,7 +214,8 @@ impl Reconciler {
         if !self.inherited_gone {
             // What a predecessor managed and this agent does not. Only when the hooks are told of all that is managed.
             let fixed = self.fixed_ids.clone();
-            let gone = self.maps.retain_workloads(|id| self.managed.contains_key(&id) || fixed.contains(&id))?;
+            let gone =
+                self.maps.retain_workloads(|id| self.managed.contains_key(&id) || fixed.contains(&id))?;
             if gone > 0 {
                 tracing::info!(workloads = gone, "workloads of the last agent are no longer managed");
             }
@@ -280,7 +283,11 @@ impl Reconciler {
             self.remove(cgroup.id)?;
             return Err(error.into());
         }
-        tracing::info!(workload = cgroup.rel, environment = spec.environment.as_ref().map(tracing::field::display), "managing workload");
+        tracing::info!(
+            workload = cgroup.rel,
+            environment = spec.environment.as_ref().map(tracing::field::display),
+            "managing workload"
+        );
         Ok(())
     }
 

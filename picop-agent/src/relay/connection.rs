@@ -84,7 +84,8 @@ pub async fn serve(
 
     let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
     let connected =
-        upstream::connect(&shared.netns, &workload.netns, &backends, turn, shared.limits.connect_timeout).await;
+        upstream::connect(&shared.netns, &workload.netns, &backends, turn, shared.limits.connect_timeout)
+            .await;
     let (server, backend) = match connected {
         Ok(connected) => connected,
         Err(error) => {

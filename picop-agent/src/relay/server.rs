@@ -26,6 +26,10 @@ use crate::{
     telemetry::access::{AccessRecord, Outcome},
 };
 
+/// How long after a workload's removal its connections are still accepted. A handshake over loopback takes microseconds,
+/// unless its CPU is taken away; a listener that nobody is sent to costs nothing.
+const LAST_CONNECTS: Duration = Duration::from_secs(1);
+
 /// What every connection needs.
 #[derive(Debug)]
 pub struct Shared {
@@ -79,18 +83,13 @@ impl Server {
             match event {
                 Event::Added(workload, listeners) => {
                     let stop = self.accepting.child_token();
-                    running.insert(Arc::as_ptr(&workload) as usize, stop.clone());
-                    self.accept_on(&workload, listeners, &stop);
+                    let ports = self.accept_on(&workload, listeners, &stop);
+                    running.insert(Arc::as_ptr(&workload) as usize, (stop, ports));
                 }
                 Event::Removed(workload) => {
-                    if let Some(stop) = running.remove(&(Arc::as_ptr(&workload) as usize)) {
-                        stop.cancel();
-                    }
-                    // What is still in the accept queues goes with the listeners.
-                    match self.shared.maps.sweep_originals(workload.netns_cookie) {
-                        Ok(0) => {}
-                        Ok(swept) => tracing::warn!(workload = workload.name, swept, "connections were never accepted"),
-                        Err(error) => tracing::warn!(%error, "cannot sweep original destinations"),
+                    if let Some((stop, ports)) = running.remove(&(Arc::as_ptr(&workload) as usize)) {
+                        // Not among the tasks that a drain waits for: the agent's end is the end of this too.
+                        tokio::spawn(retire(Arc::clone(&self.shared.maps), workload, stop, ports));
                     }
                 }
             }
@@ -111,9 +110,17 @@ impl Server {
         left
     }
 
-    fn accept_on(&self, workload: &Arc<ManagedWorkload>, listeners: Listeners, stop: &CancellationToken) {
+    /// Starts accepting. Returns the listeners' ports.
+    fn accept_on(
+        &self,
+        workload: &Arc<ManagedWorkload>,
+        listeners: Listeners,
+        stop: &CancellationToken,
+    ) -> Vec<u16> {
         let gauge = Arc::new(Gauge::default());
+        let mut ports = Vec::new();
         for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
+            ports.extend(listener.local_addr().map(|addr| addr.port()));
             let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
                 Err(error) => {
@@ -130,6 +137,22 @@ impl Server {
             };
             self.tasks.spawn(accept.run(listener, stop.clone()));
         }
+        ports
+    }
+}
+
+/// Ends accepting for a workload that the hooks know no more. Connects that they rewrote just before are still to be
+/// accepted, and their destinations to be looked up.
+async fn retire(maps: Arc<Maps>, workload: Arc<ManagedWorkload>, stop: CancellationToken, ports: Vec<u16>) {
+    tokio::time::sleep(LAST_CONNECTS).await;
+    stop.cancel();
+    // What came between the last accept and the end of a listener was reset with it; nobody asks for it. By port, as the
+    // namespace may be managed again.
+    tokio::time::sleep(LAST_CONNECTS).await;
+    match maps.sweep_originals(workload.netns_cookie, &ports) {
+        Ok(0) => {}
+        Ok(swept) => tracing::warn!(workload = workload.name, swept, "connections were never accepted"),
+        Err(error) => tracing::warn!(%error, "cannot sweep original destinations"),
     }
 }
 
@@ -146,7 +169,9 @@ impl Accept {
     async fn run(self, listener: TcpListener, stop: CancellationToken) {
         let port = match listener.local_addr() {
             Ok(addr) => addr.port(),
-            Err(error) => return tracing::error!(workload = self.workload.name, %error, "a listener has no address"),
+            Err(error) => {
+                return tracing::error!(workload = self.workload.name, %error, "a listener has no address");
+            }
         };
         let mut backoff = Backoff::default();
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {

@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = Reason::ALL.iter().map(|r| r.as_str()).chain(Event::ALL.iter().map(|e| e.as_str())).collect();
+        let mut names: Vec<_> =
+            Reason::ALL.iter().map(|r| r.as_str()).chain(Event::ALL.iter().map(|e| e.as_str())).collect();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Reason::COUNT + Event::COUNT);

@@ -203,7 +203,8 @@ fn direct() {
 
 #[test]
 fn injected() {
-    let inject = |to: &str, reason| Decision::Direct { to: addr(to).into(), header: 99, watch: false, reason };
+    let inject =
+        |to: &str, reason| Decision::Direct { to: addr(to).into(), header: 99, watch: false, reason };
     let propagate = |f: &mut Fake| flag(f, PLAIN, ROUTE_PROPAGATE);
     assert_eq!(with(propagate), inject("10.2.0.1:8080", Reason::Variant));
     assert_eq!(with(|f| (propagate(f), base_of(f)).1), inject("10.1.0.1:8080", Reason::NoVariant));

@@ -3,6 +3,7 @@
 use crate::{exec, workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Installing a server on Debian starts it, and picop's tests start their own: for as long as the installation
 /// takes, the policy file that the distribution provides for this says no. An administrator's own policy stays.
@@ -21,16 +22,13 @@ apt-get install --yes --quiet --no-install-recommends --no-remove \
     -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 "#;
 
-/// The package manager, and whether its lists have been fetched by this run.
-pub struct Apt {
-    updated: bool,
-}
+/// The package lists need fetching once a run, whoever asks first.
+static UPDATED: AtomicBool = AtomicBool::new(false);
+
+/// The package manager.
+pub struct Apt;
 
 impl Apt {
-    pub fn new() -> Self {
-        Self { updated: false }
-    }
-
     /// Whether this is a system with apt.
     pub fn exists() -> bool {
         workspace::program("apt-get").is_some() && workspace::program("dpkg").is_some()
@@ -44,8 +42,8 @@ impl Apt {
 
     /// Fetches the package lists, once a run. A source that cannot be reached matters only if a package is then
     /// missing, and then the installation says so.
-    pub fn update(&mut self) -> Result<()> {
-        if self.updated {
+    pub fn update() -> Result<()> {
+        if UPDATED.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let mut update = exec::as_root("apt-get")?;
@@ -53,12 +51,11 @@ impl Apt {
         if let Err(error) = exec::run_quietly("fetching package lists (apt-get update)", &mut update) {
             eprintln!("    {error:#}; going on with the lists that are there");
         }
-        self.updated = true;
         Ok(())
     }
 
     /// Installs the packages, each with its reason.
-    pub fn install(&mut self, packages: &[(&str, &str)]) -> Result<()> {
+    pub fn install(packages: &[(&str, &str)]) -> Result<()> {
         if packages.is_empty() {
             return Ok(());
         }
@@ -66,7 +63,7 @@ impl Apt {
         for (package, why) in packages {
             eprintln!("    {package:<26} {why}");
         }
-        self.update()?;
+        Self::update()?;
         let names: Vec<&str> = packages.iter().map(|(package, _)| *package).collect();
         let mut install = exec::as_root("sh")?;
         install.args(["-c", INSTALL, "picop-setup"]).args(&names);
@@ -79,8 +76,8 @@ impl Apt {
     }
 
     /// The first of some packages that the lists offer.
-    pub fn first_offered<'a>(&mut self, alternatives: &[&'a str]) -> Result<&'a str> {
-        self.update()?;
+    pub fn first_offered<'a>(alternatives: &[&'a str]) -> Result<&'a str> {
+        Self::update()?;
         match alternatives.iter().find(|package| Self::offers(package)) {
             Some(package) => Ok(package),
             None => bail!("none of the packages {} is offered here", alternatives.join(", ")),

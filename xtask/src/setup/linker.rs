@@ -12,9 +12,9 @@ pub const VERSION: &str = "0.13.0";
 
 /// Builds bpf-linker for that compiler. A `bpf-linker` that the user has already is left alone: it may serve
 /// another project.
-pub fn install(compiler: &Compiler, apt: &mut Apt) -> Result<()> {
+pub fn install(compiler: &Compiler) -> Result<()> {
     let llvm = compiler.llvm;
-    let prefix = llvm_prefix(llvm, apt)?;
+    let prefix = llvm_prefix(llvm)?;
     let mut install = Command::new(workspace::cargo());
     exec::without_outer_cargo(&mut install)
         .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--no-default-features"])
@@ -31,7 +31,7 @@ pub fn install(compiler: &Compiler, apt: &mut Apt) -> Result<()> {
 }
 
 /// An LLVM with its headers, of that major version.
-fn llvm_prefix(major: u32, apt: &mut Apt) -> Result<PathBuf> {
+fn llvm_prefix(major: u32) -> Result<PathBuf> {
     let prefix = PathBuf::from(format!("/usr/lib/llvm-{major}"));
     let complete = || {
         workspace::is_executable(&prefix.join("bin/llvm-config"))
@@ -56,7 +56,7 @@ fn llvm_prefix(major: u32, apt: &mut Apt) -> Result<PathBuf> {
     if !has_cxx_library() {
         packages.push(("g++", "the C++ library LLVM is linked with"));
     }
-    apt.install(&packages)?;
+    Apt::install(&packages)?;
     anyhow::ensure!(complete(), "installed {llvm}, but {} is not a complete LLVM", prefix.display());
     Ok(prefix)
 }

@@ -1,6 +1,7 @@
 //! Programs that the demo and the tests start.
 
 use super::{Apt, Purpose};
+use crate::toolchain::compiler;
 use crate::{exec, workspace};
 use anyhow::{Result, bail};
 use std::process::Command;
@@ -25,9 +26,20 @@ const CLUSTER: [Tool; 3] = [
     tool("redis-cli", "a real client that knows nothing of picop", &["redis-tools"]),
 ];
 
-const TESTS: [Tool; 4] = [
+const TESTS: [Tool; 9] = [
     tool("nginx", "a real web server for the end-to-end tests", &["nginx-light", "nginx"]),
     tool("curl", "a real web client for the end-to-end tests", &["curl"]),
+    tool("memcached", "a real cache server for the end-to-end tests", &["memcached"]),
+    // The programs without what would set up and start a database of the machine's own.
+    tool("mariadbd", "a real server that speaks first", &["mariadb-server-core", "mariadb-server"]),
+    tool(
+        "mariadb",
+        "a real client that waits for its server to speak",
+        &["mariadb-client-core", "mariadb-client"],
+    ),
+    // The servers themselves, and psql, are in directories of each version's own.
+    tool("pg_ctlcluster", "PostgreSQL, for the end-to-end tests", &["postgresql"]),
+    tool("setpriv", "runs PostgreSQL, which refuses to be root", &["util-linux"]),
     Tool {
         program: "cargo-fmt",
         why: "the first layer of the tests",
@@ -41,6 +53,10 @@ const TESTS: [Tool; 4] = [
         component: Some("clippy"),
     },
 ];
+
+/// Of the packaged compiler, if that one is here: a user's own clippy does not know its BPF target. A path rather
+/// than a name, since the user's toolchain usually comes first on `PATH`.
+const EBPF_LINTS: Tool = tool("/usr/bin/cargo-clippy", "lints for the eBPF programs", &["rust-web-clippy"]);
 
 /// The kernels and their emulator are unpacked, not installed: see `vm`.
 const EMULATOR: [Tool; 2] = [
@@ -60,6 +76,7 @@ impl Group {
         }
         if has(Purpose::Test) {
             tools.extend(TESTS);
+            tools.extend(compiler::packaged_is_installed().then_some(EBPF_LINTS));
         }
         if has(Purpose::Vm) {
             tools.extend(EMULATOR);
@@ -75,7 +92,7 @@ impl Group {
     }
 
     /// Installs those that this machine lacks.
-    pub fn install_missing(&self, apt: &mut Apt) -> Result<()> {
+    pub fn install_missing(&self) -> Result<()> {
         let (components, programs): (Vec<Tool>, Vec<Tool>) =
             self.missing().into_iter().partition(|tool| tool.component.is_some() && rust_is_from_rustup());
         install_components(&components)?;
@@ -89,9 +106,9 @@ impl Group {
         }
         let mut packages = Vec::new();
         for tool in &programs {
-            packages.push((apt.first_offered(tool.packages)?, tool.why));
+            packages.push((Apt::first_offered(tool.packages)?, tool.why));
         }
-        apt.install(&packages)?;
+        Apt::install(&packages)?;
         match self.missing().first() {
             None => Ok(()),
             Some(Tool { program, .. }) => bail!("the packages are installed, but there is no {program}"),

@@ -61,16 +61,20 @@ fn nightly() -> Result<Option<Compiler>> {
     Compiler::inspect(Route::Nightly, rustc.clone(), sysroot.to_path_buf()).map(Some)
 }
 
+const PACKAGED_RUSTC: &str = "/usr/bin/rustc";
+const PACKAGED_CARGO: &str = "/usr/bin/cargo";
+
+/// Whether the distribution's compiler is here, with `core` for the BPF target.
+pub fn packaged_is_installed() -> bool {
+    Path::new("/usr/lib/rustlib").join(super::TARGET).join("lib").is_dir()
+        && [PACKAGED_RUSTC, PACKAGED_CARGO].iter().all(|program| workspace::is_executable(Path::new(program)))
+}
+
 fn packaged() -> Result<Option<Compiler>> {
-    let rustc = Path::new("/usr/bin/rustc");
-    let target = Path::new("/usr/lib/rustlib").join(super::TARGET);
-    if !(target.join("lib").is_dir()
-        && workspace::is_executable(rustc)
-        && workspace::is_executable(Path::new("/usr/bin/cargo")))
-    {
+    if !packaged_is_installed() {
         return Ok(None);
     }
-    Compiler::inspect(Route::Packaged, rustc.to_path_buf(), PathBuf::from("/usr")).map(Some)
+    Compiler::inspect(Route::Packaged, PathBuf::from(PACKAGED_RUSTC), PathBuf::from("/usr")).map(Some)
 }
 
 impl Compiler {

@@ -216,13 +216,15 @@ impl Check {
     }
 
     fn workload(&mut self, entry: &At<WorkloadEntry>) -> Option<WorkloadSpec> {
-        let WorkloadEntry { cgroup, environment, keys, context, netns, bypass, max_connections } = &entry.value;
+        let WorkloadEntry { cgroup, environment, keys, context, netns, bypass, max_connections } =
+            &entry.value;
         if environment.is_none() && keys.is_none() && *context == ContextSource::None && !bypass {
             self.fault(entry.at, Fault::NothingSaid);
         }
         let environment = environment.as_ref().and_then(|name| self.environment(name));
         let (none, at) = (BTreeMap::new(), keys.as_ref().map_or(entry.at, |keys| keys.at));
-        let own = Context::for_workload(environment.as_ref(), keys.as_ref().map_or(&none, |keys| &keys.value));
+        let own =
+            Context::for_workload(environment.as_ref(), keys.as_ref().map_or(&none, |keys| &keys.value));
         let own = own.map_err(|why| self.fault(at, Fault::Keys(why))).unwrap_or_default();
         if let Some(path) = netns
             && !path.value.is_absolute()

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use picop_common::header::{Detected, MAX_LEN, detect};
 use serde_json::json;
 
-use crate::bench_client::{RESPONSE, REQUEST, pin};
+use crate::bench_client::{REQUEST, RESPONSE, pin};
 use crate::server;
 
 #[derive(clap::Args)]
@@ -57,7 +57,8 @@ pub fn run(args: &Args) -> Result<()> {
             let count = |n: &AtomicU64| n.load(Ordering::SeqCst);
             json!({ "with_header": count(&counts.with_header), "without": count(&counts.without) })
         };
-        let all: serde_json::Map<_, _> = counts.iter().map(|(port, own)| (port.to_string(), of(own))).collect();
+        let all: serde_json::Map<_, _> =
+            counts.iter().map(|(port, own)| (port.to_string(), of(own))).collect();
         writeln!(&control, "{}", serde_json::Value::from(all)).context("answering the benchmark")?;
     }
     Ok(())
@@ -66,7 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// Joins a cgroup.
 pub fn join(cgroup: &Path) -> Result<()> {
     // 0 stands for the writing process.
-    fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("joining cgroup {}", cgroup.display()))
+    fs::write(cgroup.join("cgroup.procs"), "0")
+        .with_context(|| format!("joining cgroup {}", cgroup.display()))
 }
 
 fn serve(listener: &TcpListener, counts: &Counts) {

@@ -41,7 +41,9 @@ pub fn run(args: &Args) -> Result<()> {
     let (dir, answer, speak_first) = (args.dir.clone(), args.answer.clone(), args.speak_first);
     let (reset_after, delay) = (args.reset_after, Duration::from_millis(args.delay_ms));
     server::serve(&listener, move |stream, number| {
-        write_whole(&dir.join(format!("{number}.from")), &stream.peer_addr()?.to_string())?;
+        // A connection that is reset already has no peer any more; the record says how it went all the same.
+        let from = stream.peer_addr().map_or_else(|error| error.to_string(), |from| from.to_string());
+        write_whole(&dir.join(format!("{number}.from")), &from)?;
         thread::sleep(delay);
         let end = match record(&stream, &dir.join(format!("{number}.hex")), &answer, speak_first, reset_after)
         {

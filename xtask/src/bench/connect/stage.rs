@@ -14,27 +14,26 @@
 //! The client's process moves between these cgroups. Its network namespace, its CPU and the server's process stay the same,
 //! and each variant has a port of its own there, so that no variant meets another's TIME_WAIT.
 
+mod proof;
+mod routes;
+
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, hex, leftovers_of};
 
-use super::super::load::{Block, Client, Served, Server};
+use super::super::load::{Client, Server};
 use super::super::machine;
 use super::super::stats::Random;
 use super::variant::{Size, Variant};
 
 /// The server's first port; each variant has the next.
 const FIRST_PORT: u16 = 7000;
-/// Where bases are: nobody listens there, so a connection that is not routed to its variant fails.
-const NOBODY: u16 = 9;
 const SERVICE_PORT: u16 = 80;
 /// The workloads' environment.
 const ENVIRONMENT: &str = "bench-0";
-/// Addresses of many services: ahead of them are those the testbed gives out.
-const FIRST_FLAT: u32 = u32::from_be_bytes([10, 96, 64, 0]);
 
 /// Everything that runs. Programs come first: they end before their pods.
 pub struct Stage {
@@ -42,10 +41,10 @@ pub struct Stage {
     server: Server,
     agents: Vec<(Place, Agent)>,
     client_pod: Pod,
-    ports: Vec<(Variant, u16)>,
-    server_at: Ipv4Addr,
-    strip: SocketAddr,
-    propagate: SocketAddr,
+    /// The server's addresses.
+    backends: Vec<(Variant, SocketAddr)>,
+    /// Of the variants with one service: its address, which no host has.
+    services: Vec<(Variant, SocketAddr)>,
     cluster: Cluster,
 }
 
@@ -63,21 +62,22 @@ impl Stage {
         let client_pod = cluster.pod(PodSpec::new("client").cgroup("outside/client"))?;
         let server_pod = cluster.pod(PodSpec::new("server").cgroup("outside/server"))?;
         client_pod.in_netns(many_ports).context("entering the client's namespace")??;
-        let ports: Vec<_> = variants.iter().copied().zip(FIRST_PORT..).collect();
+        let backends: Vec<_> =
+            variants.iter().copied().zip((FIRST_PORT..).map(|port| server_pod.at4(port))).collect();
         for variant in variants {
             for name in ["server", "direct", "relay"] {
                 let dir = node_dir(&cluster, *variant).join(name);
                 fs::create_dir_all(&dir).with_context(|| format!("creating cgroup {}", dir.display()))?;
             }
         }
-        let listeners: Vec<_> = ports
+        let listeners: Vec<_> = backends
             .iter()
-            .map(|(variant, port)| {
+            .map(|(variant, backend)| {
                 let cgroup = match variant {
                     Variant::None | Variant::NoneAgain => server_pod.cgroup_dir().to_path_buf(),
                     routed => node_dir(&cluster, *routed).join("server"),
                 };
-                (cgroup, server_pod.at4(*port))
+                (cgroup, *backend)
             })
             .collect();
         // The second CPU, if there is one: the first is where machines like to put their interrupts.
@@ -85,37 +85,32 @@ impl Stage {
         let (client_cpu, server_cpu) = if one_cpu { (cpus - 1, cpus - 1) } else { (cpus - 1, cpus.saturating_sub(2)) };
         let server = Server::start(&cluster, &server_pod, server_cpu, &listeners)?;
         let client = Client::start(&cluster, &client_pod, client_cpu)?;
-        let service = || SocketAddr::new(cluster.service_addr4().into(), SERVICE_PORT);
-        let (strip, propagate) = (service(), service());
-        let mut stage = Self {
-            client,
-            server,
-            agents: Vec::new(),
-            client_pod,
-            ports,
-            server_at: server_pod.addr4(),
-            strip,
-            propagate,
-            cluster,
-        };
+        let one_service = [Variant::DirectStrip, Variant::DirectPropagate, Variant::Relay];
+        let services = one_service
+            .into_iter()
+            .filter(|variant| variants.contains(variant))
+            .map(|variant| (variant, SocketAddr::new(cluster.service_addr4().into(), SERVICE_PORT)))
+            .collect();
+        let mut stage = Self { client, server, agents: Vec::new(), client_pod, backends, services, cluster };
         stage.start_agents()?;
-        stage.check_before()?;
+        stage.check_control()?;
         Ok(stage)
     }
 
     fn start_agents(&mut self) -> Result<()> {
         let mut places = vec![Place::Node];
-        places.extend(self.ports.iter().filter_map(|(variant, _)| match variant {
+        places.extend(self.backends.iter().filter_map(|(variant, _)| match variant {
             Variant::Flat(size) => Some(Place::Flat(*size)),
             _ => None,
         }));
         for place in places {
-            let routes = match place {
-                Place::Node => self.routes()?,
-                Place::Flat(size) => self.flat_routes(size)?,
+            let cgroup = place.dir(&self.cluster);
+            let services = match place {
+                Place::Node => routes::services(&self.services, &self.backends)?,
+                Place::Flat(size) => routes::many_services(size, self.backend(Variant::Flat(size))?),
             };
-            let cgroup = Some(place.dir(&self.cluster));
-            let options = AgentOptions { routes, cgroup, ..AgentOptions::default() };
+            let routes = services + &routes::workloads(&place.path(&self.cluster), &self.client_pod);
+            let options = AgentOptions { routes, cgroup: Some(cgroup), ..AgentOptions::default() };
             self.agents.push((place, Agent::start_with(&self.cluster, options)?));
         }
         Ok(())
@@ -157,16 +152,68 @@ impl Stage {
         let one = |address| Ok(vec![address; count]);
         match variant {
             Variant::None | Variant::NoneAgain | Variant::Passthrough => one(self.backend(variant)?),
-            Variant::DirectStrip | Variant::Relay => one(self.strip),
-            Variant::DirectPropagate => one(self.propagate),
-            Variant::Flat(size) => {
-                (0..count).map(|_| flat_address(random.below(usize::from(size.services)))).collect()
-            }
+            Variant::DirectStrip | Variant::DirectPropagate | Variant::Relay => one(find(&self.services, variant)?),
+            Variant::Flat(size) => Ok((0..count)
+                .map(|_| SocketAddr::new(routes::address(random.below(size.services.into())), SERVICE_PORT))
+                .collect()),
         }
     }
 
     fn backend(&self, variant: Variant) -> Result<SocketAddr> {
-        let port = self.ports.iter().find(|(v, _)| *v == variant).with_context(|| format!("{variant:?} is not there"))?;
-        Ok(SocketAddr::new(self.server_at.into(), port.1))
+        find(&self.backends, variant)
     }
+
+    /// Removes everything, and makes sure of it.
+    pub fn remove(self) -> Result<()> {
+        let Self { client, server, agents, cluster, .. } = self;
+        let id = cluster.id();
+        drop((client, server));
+        for (_, agent) in agents {
+            let status = agent.stop()?;
+            ensure!(status.success(), "picop ended badly when asked to stop: {status}");
+        }
+        drop(cluster);
+        let left = leftovers_of(id);
+        ensure!(left.is_empty(), "not removed: {}", left.join(", "));
+        Ok(())
+    }
+}
+
+impl Place {
+    fn of(variant: Variant) -> Self {
+        match variant {
+            Variant::Flat(size) => Self::Flat(size),
+            _ => Self::Node,
+        }
+    }
+
+    /// The cgroup, below the mount.
+    fn path(self, cluster: &Cluster) -> String {
+        match self {
+            Self::Node => format!("{}/node", cluster.id()),
+            Self::Flat(size) => format!("{}/flat-{}", cluster.id(), size.variants()),
+        }
+    }
+
+    fn dir(self, cluster: &Cluster) -> PathBuf {
+        cluster.v2_mount().join(self.path(cluster))
+    }
+}
+
+fn node_dir(cluster: &Cluster, variant: Variant) -> PathBuf {
+    Place::of(variant).dir(cluster)
+}
+
+fn find(addresses: &[(Variant, SocketAddr)], variant: Variant) -> Result<SocketAddr> {
+    let found = addresses.iter().find(|(of, _)| *of == variant);
+    found.map(|(_, address)| *address).with_context(|| format!("{} has no address here", variant.name()))
+}
+
+/// Thousands of connections a second leave thousands of TIME_WAITs, each of which keeps a port for a minute.
+fn many_ports() -> Result<()> {
+    for (name, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,12 @@
+//! Real servers and their own clients, which know nothing of picop, over the real agent.
+
+mod mariadb;
+mod memcached;
+mod nginx;
+mod postgres;
+mod programs;
+mod redis;
+mod routes;
+mod scene;
+
+type Result<T = ()> = anyhow::Result<T>;
