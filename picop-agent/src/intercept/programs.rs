@@ -155,7 +155,7 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
 
 /// The kernel has no `bpf_link` for this attachment: it lives as long as the map, whoever made it, and a sockhash nobody
 /// enrols sockets in does nothing.
-fn attach_to_socks(ebpf: &mut Ebpf) -> Result<(), AttachError> {
+pub fn attach_to_socks(ebpf: &mut Ebpf) -> Result<(), AttachError> {
     let (name, map) = SK_MSG;
     let failed = |e: ProgramError| AttachError::Load { name, source: Box::new(e) };
     let socks: SockHash<_, u64> =

@@ -76,8 +76,10 @@ pub fn run(args: &Args) -> Result<()> {
     let variants = variant::chosen(args.flat, &args.only)?;
     exec::announce("making a cluster, and starting picop in it");
     let mut stage = Stage::build(&variants, args.one_cpu)?;
-    let report = measure(args, &mut stage, &variants)?;
-    stage.check(&variants)?;
+    let rounds = if args.quick { args.rounds.div_ceil(10).max(2) } else { args.rounds };
+    let report = measure(args, rounds, &mut stage, &variants)?;
+    let made = (WARM_UP_ROUNDS + rounds) * (WARM_UP + args.connections);
+    stage.check(&variants, made as u64)?;
     stage.remove()?;
     report.print();
     if args.json {
@@ -86,12 +88,11 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &Args, stage: &mut Stage, variants: &[Variant]) -> Result<Report> {
-    let rounds = if args.quick { args.rounds.div_ceil(10).max(2) } else { args.rounds };
+fn measure(args: &Args, rounds: usize, stage: &mut Stage, variants: &[Variant]) -> Result<Report> {
     let mut random = Random::new(1);
     for _ in 0..WARM_UP_ROUNDS {
         for variant in variants {
-            turn(stage, variant, args.connections, &mut random)?;
+            turn(stage, *variant, args.connections, &mut random)?;
         }
     }
     exec::announce(&format!(
@@ -105,18 +106,20 @@ fn measure(args: &Args, stage: &mut Stage, variants: &[Variant]) -> Result<Repor
     for _ in 0..rounds {
         random.shuffle(&mut order);
         for at in &order {
-            let round = turn(stage, &variants[*at], args.connections, &mut random)?;
+            let round = turn(stage, variants[*at], args.connections, &mut random)?;
             own_ns += round.cpu_ns;
             measured[*at].add(round);
         }
     }
     let after = Ticks::read()?;
     let placed = if args.one_cpu { "on one CPU" } else { "each on a CPU of its own" };
-    Report::new("connect", measured, machine::Load::new(before, after, own_ns), placed)
+    let flat: Vec<_> = variants.iter().filter(|v| matches!(v, Variant::Flat(_))).map(|v| v.name()).collect();
+    let besides: Vec<_> = flat.iter().skip(1).map(|name| (name.clone(), flat[0].clone())).collect();
+    Report::new("connect", &measured, &besides, machine::Load::new(before, after, own_ns), placed)
 }
 
 /// A block of a variant's connections.
-fn turn(stage: &mut Stage, variant: &Variant, connections: usize, random: &mut Random) -> Result<Round> {
+fn turn(stage: &mut Stage, variant: Variant, connections: usize, random: &mut Random) -> Result<Round> {
     let to = stage.targets(variant, connections + WARM_UP, random)?;
     let header = if variant.sends_header() { stage.header() } else { String::new() };
     let cgroup = stage.client_cgroup(variant);

@@ -83,6 +83,41 @@ impl Ticks {
     }
 }
 
+/// What else the machine did during a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Seconds of CPU time of processes that are no part of the measurement (but for the benchmark's own).
+    foreign: f64,
+    /// Share of all CPU time.
+    busy: f64,
+    stolen: f64,
+}
+
+impl Load {
+    /// From readings around the run, and what was measured in between.
+    pub fn new(before: Ticks, after: Ticks, measured_ns: u64) -> Self {
+        let (busy, stolen) = after.since(before);
+        let own = std::time::Duration::from_nanos(measured_ns).as_secs_f64();
+        Self { foreign: (after.busy_seconds_since(before) - own).max(0.0), busy, stolen }
+    }
+
+    /// For people.
+    pub fn sentence(&self) -> String {
+        format!(
+            "during the run {:.0}% of the machine was busy, {:.1} s of that by others than client, server, agent and kernel \
+             threads at work; its host took {:.1}% away",
+            self.busy * 100.0,
+            self.foreign,
+            self.stolen * 100.0
+        )
+    }
+
+    #[cfg(test)]
+    pub fn quiet() -> Self {
+        Self { foreign: 0.0, busy: 0.5, stolen: 0.0 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

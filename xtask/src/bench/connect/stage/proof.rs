@@ -43,7 +43,9 @@ impl Stage {
         }
         for variant in [Variant::DirectStrip, Variant::DirectPropagate] {
             let (_, agent) = &self.agents[0];
-            let passed = agent.access_lines().iter().any(|line| line["service"] == variant.name());
+            let passed = agent.access_lines().iter().any(|line| {
+                line["service"] == variant.name() && line["path"] == "relay"
+            });
             ensure!(!passed, "a connection of {} went by the agent", variant.name());
         }
         Ok(())
