@@ -5,7 +5,9 @@
 
 use crate::{
     addr::{Endpoint, Ip},
-    maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS, WORKLOAD_HEADER, Workload},
+    maps::{
+        AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS, WORKLOAD_HEADER, WORKLOAD_RELAY, Workload,
+    },
     route::{
         BASE, REVERSE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route,
         RouteKey,
@@ -94,6 +96,9 @@ pub fn decide(facts: &impl Facts) -> Decision {
     };
     if workload.flags & WORKLOAD_HEADER != 0 {
         return relay(facts, &workload, &service, destination, Reason::RelayHeader);
+    }
+    if workload.flags & WORKLOAD_RELAY != 0 {
+        return relay(facts, &workload, &service, destination, Reason::RelayAsked);
     }
 
     let (group, environment, reason) = match variant(facts, &workload, &service, address) {

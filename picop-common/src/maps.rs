@@ -76,6 +76,8 @@ pub struct Workload {
 pub const WORKLOAD_BYPASS: u32 = 1;
 /// [`Workload::flags`]: its connections may carry a header of their own, which the agent must read.
 pub const WORKLOAD_HEADER: u32 = 2;
+/// [`Workload::flags`]: relay all its connections to services, whatever the kernel could do.
+pub const WORKLOAD_RELAY: u32 = 4;
 
 /// A whole header, ready to be written. Key: a hash of its bytes, so that a connection which has yet to send keeps the
 /// header it was routed by, whatever its workload has become meanwhile.

@@ -12,10 +12,18 @@ mod machine;
 mod report;
 mod stats;
 
-use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
 use testbed::{Privilege, privilege};
 
+use crate::build::{self, Programs};
 use crate::demo::interrupt;
+use crate::workspace;
+
+/// What is measured is what users run.
+const PROFILE: &str = "release";
 
 /// Measure what picop costs. Needs root; takes a quiet machine to mean anything.
 #[derive(clap::Args)]
@@ -44,4 +52,16 @@ pub fn run(args: &Args) -> Result<()> {
     // Whoever cleans up after a signal also ends the process.
     interrupt::settle();
     result
+}
+
+/// The agent, built unless it is given, and the helper program.
+fn programs(picop: Option<&Path>) -> Result<Programs> {
+    let Some(picop) = picop else { return build::agent(PROFILE) };
+    let picop = picop.canonicalize().with_context(|| format!("no picop at {}", picop.display()))?;
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.current_dir(workspace::root());
+    cargo.args(["build", "--profile", PROFILE, "--package", "picop-tests", "--bin", "hop"]);
+    let built = build::executables("building the benchmark's client and server", &mut cargo)?;
+    let hop = built.into_iter().next().context("cargo built no program")?.path;
+    Ok(Programs { picop, hop })
 }

@@ -1,7 +1,7 @@
 //! Logs the connections the kernel decided by itself, for those who ask for it (`--log-direct`): it costs such a connection
 //! about as much again as deciding it, and the agent a line.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use picop_common::{
@@ -10,7 +10,7 @@ use picop_common::{
     route::environment_key,
 };
 
-use super::workloads::Registry;
+use super::{canary, workloads::Registry};
 use crate::{
     route::{RouteHandle, RouteTable},
     telemetry::access,
@@ -28,7 +28,10 @@ pub async fn run(mut ring: RingBuf<MapData>, registry: Registry, routes: RouteHa
         tick.tick().await;
         let table = routes.load();
         while let Some(entry) = ring.next() {
-            if let Some(told) = Told::from_bytes(&entry) {
+            // The canary's connections are nobody's.
+            if let Some(told) = Told::from_bytes(&entry)
+                && SocketAddr::from(told.original) != canary::DIRECT
+            {
                 line(&told, &registry, &table, names.of(&table, told.environment));
             }
         }

@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use picop_common::{
     addr::PortBe,
-    maps::{LEVELS_MAX, WORKLOAD_BYPASS, WORKLOAD_HEADER, Workload},
+    maps::{LEVELS_MAX, WORKLOAD_BYPASS, WORKLOAD_HEADER, WORKLOAD_RELAY, Workload},
     route::environment_key,
 };
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     protocol::Context,
-    route::{ContextSource, RouteTable, WorkloadSpec},
+    route::{ContextSource, PathChoice, RouteTable, WorkloadSpec},
 };
 
 /// How often the cgroup tree is looked at. A pod's first connection comes later than this after its cgroup appears:
@@ -351,6 +351,9 @@ impl Managed {
         }
         if spec.context == ContextSource::Header {
             flags |= WORKLOAD_HEADER;
+        }
+        if spec.path == PathChoice::Relay {
+            flags |= WORKLOAD_RELAY;
         }
         Ok(Workload {
             id,

@@ -54,6 +54,8 @@ counted! {
         BaseEmpty = "base_empty",
         /// Relayed: its environment may be in its payload.
         RelayHeader = "relay_header",
+        /// Relayed: its workload asks for it.
+        RelayAsked = "relay_asked",
         /// Relayed: the server speaks first, and is to be sent a header at once.
         RelayServerFirst = "relay_server_first",
         /// Relayed: the kernel is not known to write headers right.

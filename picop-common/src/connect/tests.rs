@@ -228,6 +228,8 @@ fn relayed() {
     let relay6 = Decision::Relay(addr("[::1]:6001").into(), Reason::RelayHeader);
     let stale = HEARTBEAT_STALE_NS + 1;
     assert_eq!(with(instrumented), relay4(Reason::RelayHeader));
+    let asked = with(|f| f.workload.as_mut().unwrap().flags = WORKLOAD_RELAY);
+    assert_eq!(asked, relay4(Reason::RelayAsked));
     let mapped = with(|f| (instrumented(f), f.destination = addr("[::ffff:10.96.0.1]:80")).1);
     assert_eq!(mapped, relay4(Reason::RelayHeader));
     assert_eq!(with(|f| (instrumented(f), f.destination = addr(V6)).1), relay6);

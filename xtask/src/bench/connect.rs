@@ -15,13 +15,11 @@ use super::load::{Block, Times};
 use super::machine::{self, Ticks};
 use super::report::{Measured, Report, Round};
 use super::stats::Random;
+use crate::build::Programs;
 use crate::setup::Purpose;
-use crate::{build, exec, setup};
+use crate::{exec, setup};
 use stage::Stage;
 use variant::Variant;
-
-/// As users run it.
-const PROFILE: &str = "release";
 
 /// Measure what a connection costs: connect, 1 kB there, 1 kB back, close; without picop and by each of its paths.
 #[derive(clap::Args)]
@@ -68,8 +66,8 @@ const WARM_UP_ROUNDS: usize = 3;
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.rounds >= 2 && args.connections >= 1, "a comparison takes two rounds and a connection");
     setup::ensure(&[Purpose::Demo])?;
-    let programs = build::agent(PROFILE)?;
-    testbed::set_programs(args.picop.clone().unwrap_or(programs.picop), programs.hop)?;
+    let Programs { picop, hop } = super::programs(args.picop.as_deref())?;
+    testbed::set_programs(picop, hop)?;
     for id in testbed::sweep()? {
         exec::announce(&format!("removed what a killed run had left: {id}"));
     }
@@ -125,7 +123,12 @@ fn turn(stage: &mut Stage, variant: Variant, connections: usize, random: &mut Ra
     let cgroup = stage.client_cgroup(variant);
     let processes = stage.processes(variant)?;
     // Joins the cgroup, which takes the kernel a while, outside of what is counted.
-    stage.client().run(&Block { cgroup: &cgroup, to: to[..WARM_UP].to_vec(), header: &header, warm_up: WARM_UP })?;
+    stage.client().run(&Block {
+        cgroup: &cgroup,
+        to: to[..WARM_UP].to_vec(),
+        header: &header,
+        warm_up: WARM_UP,
+    })?;
     let before = Usage::read(&processes)?;
     let block = Block { cgroup: &cgroup, to: to[WARM_UP..].to_vec(), header: &header, warm_up: 0 };
     let times: Times = stage.client().run(&block).with_context(|| format!("variant {}", variant.name()))?;

@@ -46,7 +46,8 @@ struct Remote {
 impl Remote {
     fn start(cluster: &Cluster, pod: &Pod, name: &str, args: &[String]) -> Result<Self> {
         let path = cluster.dir().join(format!("{name}.sock"));
-        let listener = UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
+        let listener =
+            UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
         listener.set_nonblocking(true)?;
         let mut command = pod.hop([name, "--control"])?;
         command.arg(&path).args(args);
@@ -114,7 +115,12 @@ pub struct Server(Remote);
 
 impl Server {
     /// Starts it, with listeners that are sockets of these cgroups.
-    pub fn start(cluster: &Cluster, pod: &Pod, cpu: usize, listeners: &[(PathBuf, SocketAddr)]) -> Result<Self> {
+    pub fn start(
+        cluster: &Cluster,
+        pod: &Pod,
+        cpu: usize,
+        listeners: &[(PathBuf, SocketAddr)],
+    ) -> Result<Self> {
         let mut args = vec!["--cpu".into(), cpu.to_string()];
         for (cgroup, address) in listeners {
             args.extend(["--listen".into(), format!("{}@{address}", cgroup.display())]);

@@ -33,7 +33,8 @@ pub fn describe() -> String {
     let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let field = |name: &str| cpuinfo.lines().find(|line| line.starts_with(name))?.split_once(": ");
     let model = field("model name").map_or("unknown CPU", |(_, model)| model);
-    let is_virtual = field("flags").is_some_and(|(_, flags)| flags.split(' ').any(|flag| flag == "hypervisor"));
+    let is_virtual =
+        field("flags").is_some_and(|(_, flags)| flags.split(' ').any(|flag| flag == "hypervisor"));
     format!("{cpus} x {model}{}", if is_virtual { ", virtual" } else { "" })
 }
 
@@ -59,9 +60,16 @@ impl Ticks {
     }
 
     fn parse(stat: &str) -> Option<Self> {
-        let fields: Vec<u64> =
-            stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().flat_map(str::parse).collect();
-        let &[_user, _nice, _system, idle, iowait, _irq, _softirq, stolen, ..] = &fields[..] else { return None };
+        let fields: Vec<u64> = stat
+            .lines()
+            .next()?
+            .strip_prefix("cpu ")?
+            .split_ascii_whitespace()
+            .flat_map(str::parse)
+            .collect();
+        let &[_user, _nice, _system, idle, iowait, _irq, _softirq, stolen, ..] = &fields[..] else {
+            return None;
+        };
         // Guests' time, the last two, is in user's and nice's already.
         let all = fields[..8].iter().sum();
         Some(Self { busy: all - idle - iowait - stolen, all, stolen })

@@ -87,7 +87,8 @@ impl Measured {
     /// CPU time of a connection, per round, in microseconds.
     fn cpu(&self) -> Vec<f64> {
         let of = |round: &Round| {
-            let (total, connections) = (as_float(round.cpu_ns / 1000), as_float(round.times.whole.len() as u64));
+            let (total, connections) =
+                (as_float(round.cpu_ns / 1000), as_float(round.times.whole.len() as u64));
             total / connections.max(1.0)
         };
         self.rounds.iter().map(of).collect()
@@ -195,7 +196,9 @@ impl Report {
         let mut rows = Vec::new();
         for variant in measured {
             ensure!(variant.rounds.len() == yardstick.rounds.len(), "{} has other rounds", variant.name);
-            rows.push(Row::new(variant, yardstick).with_context(|| format!("{} has no samples", variant.name))?);
+            rows.push(
+                Row::new(variant, yardstick).with_context(|| format!("{} has no samples", variant.name))?,
+            );
         }
         let mut compared = Vec::new();
         for (name, other) in besides {

@@ -16,7 +16,11 @@ fn verdicts() {
         assert_eq!(injected(&proof(Status::Live, status)).verdict, expected);
     }
     let finding = verdict(&proof(dead(), Status::Live));
-    assert!(finding.detail.contains("refused") && finding.detail.contains("not_managed 2"), "{}", finding.detail);
+    assert!(
+        finding.detail.contains("refused") && finding.detail.contains("not_managed 2"),
+        "{}",
+        finding.detail
+    );
 }
 
 #[tokio::test]

@@ -216,7 +216,7 @@ impl Check {
     }
 
     fn workload(&mut self, entry: &At<WorkloadEntry>) -> Option<WorkloadSpec> {
-        let WorkloadEntry { cgroup, environment, keys, context, netns, bypass, max_connections } =
+        let WorkloadEntry { cgroup, environment, keys, context, path, netns, bypass, max_connections } =
             &entry.value;
         if environment.is_none() && keys.is_none() && *context == ContextSource::None && !bypass {
             self.fault(entry.at, Fault::NothingSaid);
@@ -226,10 +226,10 @@ impl Check {
         let own =
             Context::for_workload(environment.as_ref(), keys.as_ref().map_or(&none, |keys| &keys.value));
         let own = own.map_err(|why| self.fault(at, Fault::Keys(why))).unwrap_or_default();
-        if let Some(path) = netns
-            && !path.value.is_absolute()
+        if let Some(file) = netns
+            && !file.value.is_absolute()
         {
-            self.fault(path.at, Fault::RelativeNetns);
+            self.fault(file.at, Fault::RelativeNetns);
         }
         if let Some(most) = max_connections
             && most.value == 0
@@ -252,6 +252,7 @@ impl Check {
             cgroup: pattern,
             environment,
             context: *context,
+            path: *path,
             netns: netns.as_ref().map(|path| path.value.clone()),
             own,
             bypass: *bypass,

@@ -10,7 +10,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::{
     protocol::{EnvId, ExpectHeader},
-    route::{ContextSource, Fallback, HeaderPolicy, SpeaksFirst},
+    route::{ContextSource, Fallback, HeaderPolicy, PathChoice, SpeaksFirst},
 };
 
 /// The services whose connections picop routes by environment, and the workloads it does that for.
@@ -81,6 +81,10 @@ pub(super) struct WorkloadEntry {
     /// `header` when the application is instrumented and begins connections with a PiCoP header.
     #[serde(default)]
     pub context: ContextSource,
+    /// `relay` sends all connections to services through the agent, which then counts their bytes and logs their end; `auto`
+    /// lets the kernel route by itself what it can.
+    #[serde(default)]
+    pub path: PathChoice,
     /// The file of the workload's network namespace, for example /run/netns/NAME. Left out: that of the first process in the
     /// cgroup.
     #[serde(default)]

@@ -82,7 +82,8 @@ impl Stage {
             .collect();
         // The second CPU, if there is one: the first is where machines like to put their interrupts.
         let cpus = machine::cpus();
-        let (client_cpu, server_cpu) = if one_cpu { (cpus - 1, cpus - 1) } else { (cpus - 1, cpus.saturating_sub(2)) };
+        let (client_cpu, server_cpu) =
+            if one_cpu { (cpus - 1, cpus - 1) } else { (cpus - 1, cpus.saturating_sub(2)) };
         let server = Server::start(&cluster, &server_pod, server_cpu, &listeners)?;
         let client = Client::start(&cluster, &client_pod, client_cpu)?;
         let one_service = [Variant::DirectStrip, Variant::DirectPropagate, Variant::Relay];
@@ -142,8 +143,11 @@ impl Stage {
     /// Whose CPU time a variant's connections take.
     pub fn processes(&self, variant: Variant) -> Result<Vec<u32>> {
         let place = Place::of(variant);
-        let (_, agent) =
-            self.agents.iter().find(|(at, _)| *at == place).with_context(|| format!("no agent for {variant:?}"))?;
+        let (_, agent) = self
+            .agents
+            .iter()
+            .find(|(at, _)| *at == place)
+            .with_context(|| format!("no agent for {variant:?}"))?;
         Ok(vec![self.client.pid(), self.server.pid(), agent.pid()])
     }
 
@@ -152,7 +156,9 @@ impl Stage {
         let one = |address| Ok(vec![address; count]);
         match variant {
             Variant::None | Variant::NoneAgain | Variant::Passthrough => one(self.backend(variant)?),
-            Variant::DirectStrip | Variant::DirectPropagate | Variant::Relay => one(find(&self.services, variant)?),
+            Variant::DirectStrip | Variant::DirectPropagate | Variant::Relay => {
+                one(find(&self.services, variant)?)
+            }
             Variant::Flat(size) => Ok((0..count)
                 .map(|_| SocketAddr::new(routes::address(random.below(size.services.into())), SERVICE_PORT))
                 .collect()),

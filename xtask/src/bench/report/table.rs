@@ -42,7 +42,8 @@ impl Report {
     }
 
     fn whole(&self) -> Vec<Vec<String>> {
-        let heading = ["", "p50 us", "p99 us", "ratio of p50 [95%]", "conn/s", "CPU us", "added CPU us [95%]"];
+        let heading =
+            ["", "p50 us", "p99 us", "ratio of p50 [95%]", "conn/s", "CPU us", "added CPU us [95%]"];
         let mut lines = vec![heading.map(str::to_owned).to_vec()];
         lines.extend(self.rows.iter().map(|row| {
             vec![
@@ -65,7 +66,11 @@ impl Report {
         let mut lines = vec![heading];
         lines.extend(self.rows.iter().map(|row| {
             let cell = |(p50, estimate): &(f64, Estimate)| {
-                if row.name == YARDSTICK { format!("{p50:.1}") } else { format!("{p50:.1}  {}", ratio(*estimate)) }
+                if row.name == YARDSTICK {
+                    format!("{p50:.1}")
+                } else {
+                    format!("{p50:.1}  {}", ratio(*estimate))
+                }
             };
             let mut line = vec![row.name.clone()];
             line.extend(row.phases[1..].iter().map(cell));
@@ -91,7 +96,10 @@ fn noise(again: &Row) -> String {
     let estimate = again.ratio();
     let width = (estimate.high - estimate.low) / 2.0 * 100.0;
     if estimate.contains(1.0) {
-        format!("noise: none against none is {}: differences below {width:.1}% cannot be seen here", ratio(estimate))
+        format!(
+            "noise: none against none is {}: differences below {width:.1}% cannot be seen here",
+            ratio(estimate)
+        )
     } else {
         format!(
             "WARNING: none against none is {}, which is not 1: something else than picop differed; do not trust the other \
@@ -122,7 +130,8 @@ fn added(estimate: Estimate) -> String {
 
 /// Columns; the first one to the left, the others to the right.
 fn aligned(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
+    let width =
+        |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
     let mut text = String::new();
     for line in lines {
         for (column, cell) in line.iter().enumerate() {

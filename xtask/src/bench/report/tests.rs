@@ -46,7 +46,8 @@ fn a_difference_of_a_hundredth_is_seen_through_a_drift_of_three() {
 
 #[test]
 fn the_verdicts_are_the_intervals() {
-    let good = [measured("none", 80.0, 1), measured("none-again", 80.0, 2), measured("direct-strip", 80.4, 3)];
+    let good =
+        [measured("none", 80.0, 1), measured("none-again", 80.0, 2), measured("direct-strip", 80.4, 3)];
     let text = report(&good).text();
     assert!(text.contains("target 1.02: met") && !text.contains("WARNING"), "{text}");
     let bad = [measured("none", 80.0, 1), measured("none-again", 82.0, 2), measured("direct-strip", 84.0, 3)];

@@ -72,7 +72,9 @@ fn an_interval_misses_what_it_should_miss_and_covers_what_it_should_cover() {
     let mut random = Random::new(42);
     let mut unit = || f64::from(u32::try_from(random.below(1 << 30)).expect("30 bits")) / f64::from(1 << 30);
     let covered = (0..200)
-        .filter(|_| Estimate::of(&(0..41).map(|_| unit()).collect::<Vec<_>>()).is_some_and(|e| e.contains(0.5)))
+        .filter(|_| {
+            Estimate::of(&(0..41).map(|_| unit()).collect::<Vec<_>>()).is_some_and(|e| e.contains(0.5))
+        })
         .count();
     assert!((175..=199).contains(&covered), "{covered} of 200");
 }

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::route::{Fallback, HeaderPolicy, SpeaksFirst};
+use crate::route::{Fallback, HeaderPolicy, PathChoice, SpeaksFirst};
 
 fn read(text: &str) -> Result<RouteTable, String> {
     table(text, Path::new("routes.yaml")).map_err(|error| error.to_string())
@@ -28,6 +28,7 @@ workloads:
     environment: pr-1
     keys: { tenant: acme }
     context: header
+    path: relay
     netns: /run/netns/a
     bypass: true
     max_connections: 100
@@ -56,6 +57,7 @@ workloads:
         own: Context::for_workload(Some(&env("pr-1")), &[("tenant".into(), "acme".into())].into()).unwrap(),
         environment: Some(env("pr-1")),
         context: ContextSource::Header,
+        path: PathChoice::Relay,
         netns: Some("/run/netns/a".into()),
         bypass: true,
         max_connections: Some(100),

@@ -10,12 +10,17 @@ impl Stage {
     /// From where no program is attached, no service can be reached; that connections to one arrive later is picop's doing.
     pub(super) fn check_control(&mut self) -> Result<()> {
         let cgroup = self.client_cgroup(Variant::None);
-        let mut block = Block { cgroup: &cgroup, to: vec![self.backend(Variant::None)?], header: "", warm_up: 0 };
+        let mut block =
+            Block { cgroup: &cgroup, to: vec![self.backend(Variant::None)?], header: "", warm_up: 0 };
         self.client.run(&block)?;
         for (variant, service) in self.services.clone() {
             block.to = vec![service];
             let reached = self.client.run(&block).is_ok();
-            ensure!(!reached, "{} was reached from where picop is not: whatever did that is measured", variant.name());
+            ensure!(
+                !reached,
+                "{} was reached from where picop is not: whatever did that is measured",
+                variant.name()
+            );
         }
         Ok(())
     }
@@ -43,9 +48,10 @@ impl Stage {
         }
         for variant in [Variant::DirectStrip, Variant::DirectPropagate] {
             let (_, agent) = &self.agents[0];
-            let passed = agent.access_lines().iter().any(|line| {
-                line["service"] == variant.name() && line["path"] == "relay"
-            });
+            let passed = agent
+                .access_lines()
+                .iter()
+                .any(|line| line["service"] == variant.name() && line["path"] == "relay");
             ensure!(!passed, "a connection of {} went by the agent", variant.name());
         }
         Ok(())
