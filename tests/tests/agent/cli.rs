@@ -109,7 +109,7 @@ fn a_file_that_may_not_be_read() -> Result {
     require_privilege!(Ok(()));
     let cluster = Cluster::new("unreadable")?;
     let path = file(&cluster, "secret.yaml", ROUTES)?;
-    fs::set_permissions(&path, Permissions::from_mode(0))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o000))?;
     // Root reads it all the same, unless it may not override the mode.
     let cgroup = cluster.cgroup_dir();
     let run = ["run", "--log", "error", "--routes", &path, "--cgroup", text(&cgroup)?];

@@ -71,7 +71,7 @@ fn servers(scene: &Scene) -> Result<(SocketAddr, SocketAddr, [Proc; 2])> {
 }
 
 fn rounds() -> usize {
-    if emulated() { 2 } else { 10 }
+    if emulated() { 1 } else { 10 }
 }
 
 #[test]

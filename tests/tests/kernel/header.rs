@@ -122,7 +122,7 @@ fn who_says_nothing_in_time_has_no_header() -> Result {
 fn a_server_that_speaks_first() -> Result {
     require_privilege!(Ok(()));
     // Long enough for a client that was not let run for a while.
-    let sniff = if emulated() { "sniff(10s)" } else { "sniff(1s)" };
+    let sniff = if emulated() { "sniff(4s)" } else { "sniff(1s)" };
     let wire = Wire::with("speaks-first", sniff, &[], &["--speak-first"])?;
     let talker = Talker::in_pod(&wire.scene.client)?;
     let talk = talker.open(wire.vip)?;

@@ -95,7 +95,7 @@ fn names(socket: &Socket, said: &mut Said) -> io::Result<()> {
 
 fn receive(mut socket: &Socket, count: usize, said: &mut Said) -> io::Result<()> {
     let mut got = Vec::new();
-    let mut buf = [0; 64 * 1024];
+    let mut buf = vec![0; 64 * 1024];
     let outcome = loop {
         let room = buf.len().min(count - got.len());
         if room == 0 {
