@@ -8,7 +8,7 @@ use crate::telemetry::LogFormat;
 
 /// Routes pods' TCP connections by environment.
 #[derive(Debug, Parser)]
-#[command(name = "picop", version, about, max_term_width = 110)]
+#[command(name = "picop", version, max_term_width = 110)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
