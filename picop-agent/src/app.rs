@@ -1,7 +1,6 @@
 //! Where everything is put together: the life of `picop run`.
 
 use std::{
-    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use picop_common::{addr::Endpoint, maps};
+use aya::maps::{MapData, RingBuf};
+use picop_common::{
+    maps::AGENT_TELL,
+    route::{Route, RouteKey},
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc, watch},
@@ -19,18 +22,20 @@ use tokio::{
 use crate::{
     cli::RunArgs,
     intercept::{
-        canary::{self, Canary},
+        canary::{Canary, Report, Status},
         capabilities,
         cgroup::{Cgroup, CgroupMount},
-        heartbeat,
+        heartbeat::{self, Heartbeat},
         maps::Maps,
         netns::NetnsThread,
         object,
+        pins::Pins,
         programs::{self, Attached},
+        table, told, upkeep,
         workloads::{self, Reconciler},
     },
     relay::{Limits, server::Server},
-    route::{Base, RouteHandle, RouteTable},
+    route::{RouteHandle, RouteTable},
     source::file::FileSource,
 };
 
@@ -58,19 +63,50 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let reload = Arc::new(Notify::new());
     let source = FileSource::open(&args.routes, routes.clone())?;
 
-    let mut ebpf = object::load()?;
-    programs::load(&mut ebpf)?;
-    let shared_maps = Arc::new(Maps::take(&mut ebpf)?);
-    shared_maps.beat(heartbeat::now_ns())?;
-    sync_services(&shared_maps, &routes.load())?;
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
-    let attached = programs::attach(&mut ebpf, &root)?;
-    tracing::info!(cgroup = %root.dir.display(), "programs attached");
+    let pins = args.pin_dir.as_deref().map(|dir| Pins::new(dir, &root)).transpose()?;
+    let Kernel { maps, told, attached, pins } = Kernel::take_over_or_make(pins, &root, &routes.load())?;
 
-    let agent = Agent { args, mount, root, own, routes, reload, maps: shared_maps, netns };
-    let result = agent.serve(source, attached, &mut stop).await;
-    drop(ebpf);
-    result
+    let agent = Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins };
+    agent.serve(source, attached, told, &mut stop).await
+}
+
+/// The programs and maps, attached.
+struct Kernel {
+    maps: Maps,
+    told: RingBuf<MapData>,
+    attached: Attached,
+    pins: Option<Pins>,
+}
+
+impl Kernel {
+    /// Adopts what an agent of the same build left pinned, or loads and attaches (and pins) anew.
+    fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, table: &RouteTable) -> Result<Self> {
+        match pins {
+            Some(mut pins) if pins.are_whole() => {
+                let (maps, told, attached) =
+                    (Maps::take(&mut pins)?, Maps::take_told(&mut pins)?, pins.adopt()?);
+                tracing::info!(cgroup = %root.dir.display(), "adopted the last agent's programs");
+                Ok(Self { maps, told, attached, pins: Some(pins) })
+            }
+            pins => Self::make(root, table, pins),
+        }
+    }
+
+    fn make(root: &Cgroup, table: &RouteTable, pins: Option<Pins>) -> Result<Self> {
+        let mut ebpf = object::load()?;
+        programs::load(&mut ebpf)?;
+        let attached = programs::attach(&mut ebpf, root)?;
+        tracing::info!(cgroup = %root.dir.display(), "programs attached");
+        let attached = match &pins {
+            Some(pins) => pins.pin(&ebpf, attached)?,
+            None => attached,
+        };
+        let (maps, told) = (Maps::take(&mut ebpf)?, Maps::take_told(&mut ebpf)?);
+        // No workload is known to the hooks yet, so nothing was routed without a table.
+        sync_routes(&maps, table, &[])?;
+        Ok(Self { maps, told, attached, pins })
+    }
 }
 
 /// The parts that live as long as the agent.
@@ -83,10 +119,18 @@ struct Agent {
     reload: Arc<Notify>,
     maps: Arc<Maps>,
     netns: NetnsThread,
+    pins: Option<Pins>,
 }
 
 impl Agent {
-    async fn serve(self, source: FileSource, attached: Attached, stop: &mut Stop) -> Result<()> {
+    async fn serve(
+        self,
+        source: FileSource,
+        attached: Attached,
+        told: RingBuf<MapData>,
+        stop: &mut Stop,
+    ) -> Result<()> {
+        let own_programs = attached.program_ids().to_vec();
         let mut canary =
             Canary::start(&self.mount, &self.root, &self.own, Arc::clone(&self.maps), &self.netns).await?;
         let (event_tx, event_rx) = mpsc::unbounded_channel();
@@ -97,45 +141,66 @@ impl Agent {
             Arc::clone(&self.maps),
             self.netns.clone(),
             event_tx,
-            vec![canary.level()],
+            &[canary.place()],
         );
         // The hooks must know where to look, the canary included, before anybody asks whether they work.
         reconciler.round(&self.routes.load()).await?;
+        sync_routes(&self.maps, &self.routes.load(), &canary.routes())?;
+        // From here on connections may be sent to the listeners.
+        self.maps.beat(heartbeat::now_ns())?;
         let server = Arc::new(Server::new(
             self.routes.clone(),
             Arc::clone(&self.maps),
             self.netns.clone(),
             self.limits(),
         ));
-        let (canary_tx, canary_rx) = watch::channel(canary::Status::Unknown);
+        let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
+        let (canary_tx, canary_rx) = watch::channel(unknown);
 
-        let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&self.maps)));
+        let heartbeat = Heartbeat::start(Arc::clone(&self.maps)).context("cannot start the heartbeat")?;
         let serving = tokio::spawn({
             let server = Arc::clone(&server);
             async move { server.serve(event_rx).await }
         });
+        let telling = tokio::spawn(told::run(told, reconciler.registry(), self.routes.clone()));
         let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
-        let syncing = tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone()));
+        let syncing =
+            tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone(), canary.routes()));
+        let always = if self.args.log_direct { AGENT_TELL } else { 0 };
+        let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
+        let upkeep = tokio::spawn(upkeep::run(
+            Arc::clone(&self.maps),
+            self.root.clone(),
+            own_programs,
+            always,
+            canary_rx.clone(),
+            settled_tx,
+        ));
 
         let result = {
             let watch = canary.run(canary_tx);
-            let ready = Ready { file: self.args.ready_file.clone(), routes: self.routes.clone() };
+            let ready = Ready {
+                file: self.args.ready_file.clone(),
+                routes: self.routes.clone(),
+                pins: self.pins.as_ref(),
+            };
             tokio::select! {
                 () = watch => Ok(()),
-                result = ready.keep(canary_rx, &self.root) => result,
+                result = ready.keep(canary_rx, settled_rx, &self.root) => result,
                 () = stop.requested(&self.reload) => Ok(()),
             }
         };
 
-        self.going(&server, stop, &heartbeat).await;
-        for task in [watching, syncing, reconciling, serving, heartbeat] {
+        self.going(&server, stop, heartbeat).await;
+        for task in [watching, telling, upkeep, syncing, reconciling, serving] {
             task.abort();
         }
         canary.stop().await;
-        if let Err(error) = attached.detach() {
-            tracing::error!(%error, "cannot detach the programs; they go with this process");
+        if self.pins.is_some() {
+            tracing::info!("the programs stay, with the last routes (`picop uninstall` removes them)");
         }
+        attached.detach();
         if let Some(file) = &self.args.ready_file {
             remove(file);
         }
@@ -144,9 +209,9 @@ impl Agent {
     }
 
     /// Sends nobody here any more, and waits for those who are.
-    async fn going(&self, server: &Server, stop: &mut Stop, heartbeat: &tokio::task::JoinHandle<()>) {
+    async fn going(&self, server: &Server, stop: &mut Stop, heartbeat: Heartbeat) {
         // An old heartbeat is how the hooks know that there is no agent: connections go to their base.
-        heartbeat.abort();
+        drop(heartbeat);
         if let Err(error) = self.maps.beat(0) {
             tracing::warn!(%error, "cannot tell the hooks that the agent is going");
         }
@@ -174,17 +239,23 @@ impl Agent {
 }
 
 /// Says when the agent is ready and when it is not: programs proven by the canary, workloads looked at once.
-struct Ready {
+struct Ready<'a> {
     file: Option<PathBuf>,
     routes: RouteHandle,
+    pins: Option<&'a Pins>,
 }
 
-impl Ready {
+impl Ready<'_> {
     /// Ends only with an error: at start, if interception cannot be proven.
-    async fn keep(&self, mut canary_rx: watch::Receiver<canary::Status>, root: &Cgroup) -> Result<()> {
+    async fn keep(
+        &self,
+        mut canary_rx: watch::Receiver<Report>,
+        mut settled_rx: watch::Receiver<bool>,
+        root: &Cgroup,
+    ) -> Result<()> {
         let proven = async {
             loop {
-                if *canary_rx.borrow_and_update() == canary::Status::Live {
+                if canary_rx.borrow_and_update().interception == Status::Live {
                     return;
                 }
                 if canary_rx.changed().await.is_err() {
@@ -193,8 +264,8 @@ impl Ready {
             }
         };
         if timeout(PROOF, proven).await.is_err() {
-            let why = match &*canary_rx.borrow() {
-                canary::Status::Dead(why) => why.clone(),
+            let why = match &canary_rx.borrow().interception {
+                Status::Dead(why) => why.clone(),
                 _ => "the canary gave no answer".to_owned(),
             };
             bail!(
@@ -203,9 +274,21 @@ impl Ready {
                 root.dir.display()
             );
         }
+        // From the first moment on, connections take the path they will take later.
+        if settled_rx.wait_for(|settled| *settled).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        // Ours are proven: those of another build, which came first until now, may go.
+        if let Some(pins) = self.pins {
+            pins.retire_others()?;
+        }
+        let mut was = None;
         loop {
-            let live = *canary_rx.borrow_and_update() == canary::Status::Live;
-            self.tell(live)?;
+            let live = canary_rx.borrow_and_update().interception == Status::Live;
+            if was != Some(live) {
+                self.tell(live)?;
+                was = Some(live);
+            }
             if canary_rx.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -260,56 +343,37 @@ async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
     }
 }
 
-/// Writes each new table's services to the kernel.
-async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle) {
+/// Writes each new table to the kernel.
+async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle, fixed: Vec<(RouteKey, Route)>) {
     let mut changes = routes.subscribe();
     while changes.changed().await.is_ok() {
         let table = Arc::clone(&changes.borrow_and_update());
-        match sync_services(&maps, &table) {
-            Ok(()) => tracing::info!(
-                version = table.version(),
-                services = table.services().len(),
-                "routes in effect"
-            ),
-            Err(error) => {
-                tracing::error!(%error, version = table.version(), "the kernel's services are not those of the routes");
+        let (maps, fixed, version) = (Arc::clone(&maps), fixed.clone(), table.version());
+        let services = table.services().len();
+        // 100,000 entries take a tenth of a second.
+        let synced = tokio::task::spawn_blocking(move || sync_routes(&maps, &table, &fixed)).await;
+        match synced {
+            Ok(Ok(entries)) => tracing::info!(version, services, entries, "routes in effect"),
+            Ok(Err(error)) => {
+                let error = crate::telemetry::chain(error.as_ref());
+                tracing::error!(
+                    error,
+                    version,
+                    "routes refused by the kernel; direct connections keep the last ones"
+                );
             }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
         }
     }
 }
 
-fn sync_services(shared: &Maps, table: &RouteTable) -> Result<()> {
-    let left_out =
-        shared.sync_services(kernel_services(table)).context("cannot tell the kernel the services")?;
-    if left_out > 0 {
-        tracing::error!(
-            left_out,
-            max = maps::SERVICES_MAX,
-            "too many service addresses: some are not routed"
-        );
-    }
-    Ok(())
-}
-
-/// What the hooks must know of the services, and of the canary's.
-fn kernel_services(table: &RouteTable) -> HashMap<Endpoint, maps::Service> {
-    let canary = (Endpoint::from(canary::ADDRESS), maps::Service::default());
-    let services = table.services().iter().flat_map(|service| {
-        service.addresses.iter().map(|address| {
-            let address = Endpoint::from(*address);
-            let base = match &service.base {
-                Base::Itself => Endpoint::NONE,
-                Base::Endpoints(endpoints) => endpoints
-                    .as_slice()
-                    .iter()
-                    .map(|e| Endpoint::from(*e))
-                    .find(|e| e.ip.is_v4() == address.ip.is_v4())
-                    .unwrap_or(Endpoint::NONE),
-            };
-            (address, maps::Service { base, flags: 0 })
-        })
-    });
-    services.chain([canary]).collect()
+/// Puts a table in effect in the kernel, and returns how many entries it has there.
+fn sync_routes(maps: &Maps, table: &RouteTable, fixed: &[(RouteKey, Route)]) -> Result<usize> {
+    let mut entries = table::entries(table)?;
+    entries.extend_from_slice(fixed);
+    maps.switch_routes(&entries)?;
+    Ok(entries.len())
 }
 
 /// The signals that end the agent, and the one that reloads.

@@ -8,7 +8,7 @@ use crate::telemetry::LogFormat;
 
 /// Routes pods' TCP connections by environment.
 #[derive(Debug, Parser)]
-#[command(name = "picop", version, about, max_term_width = 110)]
+#[command(name = "picop", version, max_term_width = 110)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -22,6 +22,12 @@ pub enum Command {
     Run(RunArgs),
     /// Tell what this node can do, and whether the agent can run here.
     Doctor(DoctorArgs),
+    /// Remove what agents with `--pin-dir` left in the kernel.
+    Uninstall {
+        /// The directory of the pins.
+        #[arg(long, env = "PICOP_PIN_DIR", value_name = "DIR", default_value = "/sys/fs/bpf/picop")]
+        pin_dir: PathBuf,
+    },
     /// Read a route file as the agent would, and tell what is wrong with it.
     Check {
         /// The route file (YAML).
@@ -62,9 +68,19 @@ pub struct RunArgs {
     #[arg(long, env = "PICOP_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 
+    /// Log a line also for each connection that the kernel routes by itself. Those cost about a microsecond more for it.
+    #[arg(long, env = "PICOP_LOG_DIRECT")]
+    pub log_direct: bool,
+
     /// Created when the agent is ready, removed when it stops being so.
     #[arg(long, env = "PICOP_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+
+    /// Keep programs and routes in the kernel when the agent ends, pinned in this directory of a BPF filesystem (such as
+    /// /sys/fs/bpf/picop): direct connections are routed on meanwhile, and the next agent takes over without a gap.
+    /// `picop uninstall` removes them. Without it, everything goes with the agent.
+    #[arg(long, env = "PICOP_PIN_DIR", value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
 
     /// At SIGTERM or SIGINT, how long running connections may take to end before they are reset.
     #[arg(long, env = "PICOP_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = duration)]

@@ -83,7 +83,7 @@ async fn examine(wanted: Option<&Path>) -> Report {
             Ok(interception::Means { ebpf, mount, scratch, netns })
         }
     };
-    checks.push(interception::check(means).await);
+    checks.extend(interception::checks(means).await);
     checks.extend(namespaces::checks(netns.as_ref().map_err(|_| NO_THREAD)).await);
 
     let (check, map) = programs::sk_msg(ebpf.as_mut());

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use picop_agent::{
     app,
     cli::{Cli, Command},
-    intercept::canary,
+    intercept::{canary, pins},
     source::file,
     telemetry,
 };
@@ -37,6 +37,15 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(app::run(args))?;
         }
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
+        Command::Uninstall { pin_dir } => {
+            let removed = pins::uninstall(&pin_dir)?;
+            for set in &removed {
+                println!("removed {}", set.display());
+            }
+            if removed.is_empty() {
+                println!("nothing is pinned in {}", pin_dir.display());
+            }
+        }
         Command::Check { file } => {
             let found = file::check(&file)?;
             println!(

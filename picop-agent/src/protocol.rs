@@ -6,7 +6,7 @@ mod env_id;
 mod expect;
 mod reader;
 
-pub use context::{Context, Dropped, EnvSource};
+pub use context::{Context, Dropped, EnvSource, OwnContextError};
 pub use env_id::{EnvId, EnvIdError};
 pub use expect::{ExpectHeader, ParseExpectError};
 pub use reader::{Head, HeadError, HeadKind, READ_SIZE, read_head};

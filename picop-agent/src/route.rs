@@ -10,9 +10,9 @@ mod workload;
 
 pub use decide::{Backends, Decision, EnvSource, Facts, Reason, decide};
 pub use handle::{RouteHandle, SourceStatus};
-pub use service::{Base, Endpoints, Fallback, HeaderPolicy, Service};
+pub use service::{Base, Endpoints, Fallback, HeaderPolicy, Service, SpeaksFirst};
 pub use table::{RouteTable, TableError};
-pub use workload::{CgroupPattern, CgroupPatternError, ContextSource, WorkloadSpec};
+pub use workload::{CgroupPattern, CgroupPatternError, ContextSource, PathChoice, WorkloadSpec};
 
 #[cfg(test)]
 mod strategies;

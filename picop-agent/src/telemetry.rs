@@ -2,7 +2,7 @@
 
 pub mod access;
 
-use std::{error::Error, fmt::Write as _, io};
+use std::{error::Error, fmt::Write as _, io, io::IsTerminal as _};
 
 use clap::ValueEnum;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -21,7 +21,13 @@ pub enum LogFormat {
 pub fn init(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
     let registry = tracing_subscriber::registry().with(EnvFilter::try_new(filter)?);
     match format {
-        LogFormat::Text => registry.with(tracing_subscriber::fmt::layer().with_writer(io::stderr)).init(),
+        LogFormat::Text => registry
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_ansi(io::stderr().is_terminal())
+                    .with_writer(io::stderr),
+            )
+            .init(),
         LogFormat::Json => registry
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr))
             .init(),
@@ -34,9 +40,9 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        // Some errors repeat their cause in their own text.
+        // Some errors say their cause in their own text.
         let next = error.to_string();
-        if !text.ends_with(&next) {
+        if !text.contains(&next) {
             write!(text, ": {next}").expect("writing to a string");
         }
         cause = error.source();

@@ -5,11 +5,27 @@
 
 use crate::{
     addr::{Endpoint, Ip},
-    maps::{Service, WORKLOAD_BYPASS, Workload},
+    maps::{
+        AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS, WORKLOAD_HEADER, WORKLOAD_RELAY, Workload,
+    },
+    route::{
+        BASE, REVERSE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route,
+        RouteKey,
+    },
 };
+
+mod reason;
+
+pub use reason::{Event, Reason};
 
 /// How old the agent's heartbeat may be before connections stop being sent to it. It beats five times as often.
 pub const HEARTBEAT_STALE_NS: u64 = 1_000_000_000;
+
+/// For how long an endpoint that did not take a connection is passed over where there are others.
+pub const EJECTION_NS: u64 = 5_000_000_000;
+
+/// How many endpoints are looked at for a healthy one.
+const TRIES: u32 = 4;
 
 /// What the hook knows of a connection. Methods, not fields: each may cost a helper call or a map lookup.
 pub trait Facts {
@@ -17,12 +33,18 @@ pub trait Facts {
     fn workload(&self) -> Option<Workload>;
     /// Whether the caller is the agent itself.
     fn is_agent(&self) -> bool;
+    /// Bits `AGENT_*`.
+    fn agent_flags(&self) -> u32;
     /// Whether the socket is plain TCP (not UDP, not MPTCP).
     fn is_tcp(&self) -> bool;
     /// Where the application wants to go.
     fn destination(&self) -> Endpoint;
-    /// The service at an address.
-    fn service(&self, at: &Endpoint) -> Option<Service>;
+    /// An entry of the route table; all of one version.
+    fn route(&self, key: &RouteKey) -> Option<Route>;
+    /// Whether an endpoint was seen not to work a moment ago.
+    fn is_unhealthy(&self, endpoint: &Endpoint) -> bool;
+    /// A random number.
+    fn random(&self) -> u32;
     /// `SO_NETNS_COOKIE` of the socket's network namespace.
     fn netns_cookie(&self) -> u64;
     /// Whether the socket is bound to an interface (`SO_BINDTODEVICE`): loopback is out of its reach.
@@ -31,93 +53,26 @@ pub trait Facts {
     fn heartbeat_age_ns(&self) -> u64;
 }
 
-/// Why a connection took the path it took. Doubles as index of the counter array, so the order is an interface between
-/// the two sides of one build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Reason {
-    /// The process belongs to no workload.
-    NotManaged = 0,
-    /// It is the agent.
-    IsAgent = 1,
-    /// Not plain TCP.
-    NotTcp = 2,
-    /// The workload is bypassed.
-    Bypassed = 3,
-    /// The destination is no service.
-    NotAService = 4,
-    /// The process is in another network namespace than its workload's listener.
-    OtherNetns = 5,
-    /// The socket is bound to an interface.
-    BoundToDevice = 6,
-    /// The workload has no listener of this address family.
-    NoListener = 7,
-    /// The agent does not answer: to the service's address itself.
-    AgentStale = 8,
-    /// The agent does not answer: straight to a base endpoint.
-    AgentStaleToBase = 9,
-    /// To the agent's listener.
-    Relay = 10,
-    /// Socket storage could not be had: left alone.
-    NoStorage = 11,
-    /// An original destination could not be stored; the agent resets that connection.
-    NoOriginal = 12,
-    /// A peer name was answered.
-    PeerName = 13,
-}
-
-impl Reason {
-    /// How many there are.
-    pub const COUNT: usize = Self::ALL.len();
-
-    /// All of them, in order.
-    pub const ALL: [Self; 14] = [
-        Self::NotManaged,
-        Self::IsAgent,
-        Self::NotTcp,
-        Self::Bypassed,
-        Self::NotAService,
-        Self::OtherNetns,
-        Self::BoundToDevice,
-        Self::NoListener,
-        Self::AgentStale,
-        Self::AgentStaleToBase,
-        Self::Relay,
-        Self::NoStorage,
-        Self::NoOriginal,
-        Self::PeerName,
-    ];
-
-    /// The name in logs and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotManaged => "not_managed",
-            Self::IsAgent => "is_agent",
-            Self::NotTcp => "not_tcp",
-            Self::Bypassed => "bypassed",
-            Self::NotAService => "not_a_service",
-            Self::OtherNetns => "other_netns",
-            Self::BoundToDevice => "bound_to_device",
-            Self::NoListener => "no_listener",
-            Self::AgentStale => "agent_stale",
-            Self::AgentStaleToBase => "agent_stale_to_base",
-            Self::Relay => "relay",
-            Self::NoStorage => "no_storage",
-            Self::NoOriginal => "no_original",
-            Self::PeerName => "peer_name",
-        }
-    }
-}
-
 /// What the hook does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Leave the connection alone.
     Pass(Reason),
     /// Rewrite it to the agent's listener.
-    Relay(Endpoint),
+    Relay(Endpoint, Reason),
     /// Rewrite it to a backend.
-    Direct(Endpoint, Reason),
+    Direct {
+        /// The backend.
+        to: Endpoint,
+        /// The header to write in front of the first bytes; 0 for none.
+        header: u64,
+        /// Whether there are other endpoints: then one that refuses is worth knowing.
+        watch: bool,
+        /// Why there.
+        reason: Reason,
+    },
+    /// Answer ECONNREFUSED.
+    Refuse(Reason),
 }
 
 /// Decides about one connection. Inlined into the hooks, where each fact is gathered as it is asked for.
@@ -134,31 +89,153 @@ pub fn decide(facts: &impl Facts) -> Decision {
     if workload.flags & WORKLOAD_BYPASS != 0 {
         return Decision::Pass(Reason::Bypassed);
     }
+    let agent = facts.agent_flags();
     let destination = facts.destination();
-    let Some(service) = facts.service(&destination) else { return Decision::Pass(Reason::NotAService) };
-    if facts.heartbeat_age_ns() > HEARTBEAT_STALE_NS {
-        // Across families there is no rewrite: a v6-only socket cannot reach a v4 endpoint, a v4 one no v6 endpoint.
-        return if service.base.is_some() && service.base.ip.is_v4() == destination.ip.is_v4() {
-            Decision::Direct(service.base, Reason::AgentStaleToBase)
+    let Some((service, address)) = service(facts, agent, destination) else {
+        return Decision::Pass(Reason::NotAService);
+    };
+    if workload.flags & WORKLOAD_HEADER != 0 {
+        return relay(facts, &workload, &service, destination, Reason::RelayHeader);
+    }
+    if workload.flags & WORKLOAD_RELAY != 0 {
+        return relay(facts, &workload, &service, destination, Reason::RelayAsked);
+    }
+
+    let (group, environment, reason) = match variant(facts, &workload, &service, address) {
+        Ok(variant) => (variant, workload.environment, Reason::Variant),
+        Err(Reason::VariantEmptyRefused) => return Decision::Refuse(Reason::VariantEmptyRefused),
+        Err(why) => (service, BASE, why),
+    };
+    let inject = service.flags & ROUTE_PROPAGATE != 0 && workload.header != 0;
+    if inject {
+        if service.flags & ROUTE_SERVER_FIRST != 0 {
+            return relay(facts, &workload, &service, destination, Reason::RelayServerFirst);
+        }
+        if agent & AGENT_INJECT == 0 && service.flags & ROUTE_PROOF == 0 {
+            return relay(facts, &workload, &service, destination, Reason::RelayNoInject);
+        }
+        if agent & AGENT_FULL != 0 {
+            return relay(facts, &workload, &service, destination, Reason::RelayFull);
+        }
+    }
+    let header = if inject { workload.header } else { 0 };
+    if environment == BASE && service.flags & ROUTE_ITSELF != 0 {
+        // Where the client is going anyway. What it was translated to by another program stays translated.
+        return if inject {
+            Decision::Direct { to: destination, header, watch: false, reason }
         } else {
-            Decision::Pass(Reason::AgentStale)
+            Decision::Pass(reason)
         };
     }
-    if facts.netns_cookie() != workload.netns_cookie {
-        return Decision::Pass(Reason::OtherNetns);
+    if group.count == 0 {
+        return Decision::Refuse(Reason::BaseEmpty);
     }
-    if facts.is_bound_to_device() {
-        return Decision::Pass(Reason::BoundToDevice);
+    let to = endpoint(facts, &group, environment, address);
+    if to.ip.is_v4() != destination.ip.is_v4() {
+        // A v6-only socket cannot reach a v4 endpoint, a v4 one no v6 endpoint; the agent can.
+        return relay(facts, &workload, &service, destination, Reason::RelayFamily);
     }
+    Decision::Direct { to, header, watch: group.count > 1, reason }
+}
+
+/// The service at an address, and its own address: that is another one where a program before this one has translated it
+/// to one of the base endpoints.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see decide")]
+fn service(facts: &impl Facts, agent: u32, destination: Endpoint) -> Option<(Route, Endpoint)> {
+    if let Some(service) = facts.route(&RouteKey::new(BASE, destination, 0)) {
+        return Some((service, destination));
+    }
+    if agent & AGENT_REVERSE == 0 {
+        return None;
+    }
+    let address = facts.route(&RouteKey::new(REVERSE, destination, 0))?.endpoint;
+    Some((facts.route(&RouteKey::new(BASE, address, 0))?, address))
+}
+
+/// The workload's variant of the service, or why it has none to use.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see decide")]
+fn variant(
+    facts: &impl Facts,
+    workload: &Workload,
+    service: &Route,
+    address: Endpoint,
+) -> Result<Route, Reason> {
+    if workload.environment == BASE {
+        return Err(Reason::NoEnvironment);
+    }
+    match facts.route(&RouteKey::new(workload.environment, address, 0)) {
+        None => Err(Reason::NoVariant),
+        Some(variant) if variant.count > 0 => Ok(variant),
+        Some(_) if service.flags & ROUTE_REFUSE != 0 => Err(Reason::VariantEmptyRefused),
+        Some(_) => Err(Reason::VariantEmptyBase),
+    }
+}
+
+/// One of the endpoints: any, evenly; the next one if that is known not to work. If none of a few works, the one that was
+/// drawn: what is known may be wrong, and refusing surely is.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see decide")]
+fn endpoint(facts: &impl Facts, group: &Route, environment: u64, address: Endpoint) -> Endpoint {
+    let count = u32::from(group.count);
+    if count == 1 {
+        return group.endpoint;
+    }
+    let start = facts.random() % count;
+    let at = |slot: u32| {
+        if slot == 0 {
+            group.endpoint
+        } else {
+            facts.route(&RouteKey::new(environment, address, slot)).map_or(group.endpoint, |r| r.endpoint)
+        }
+    };
+    let drawn = at(start);
+    if !facts.is_unhealthy(&drawn) {
+        return drawn;
+    }
+    let mut i = 1;
+    while i < TRIES && i < count {
+        let next = at((start + i) % count);
+        if !facts.is_unhealthy(&next) {
+            return next;
+        }
+        i += 1;
+    }
+    drawn
+}
+
+/// To the agent, if it can be reached; otherwise to the base, as far as that can be told here.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see decide")]
+fn relay(
+    facts: &impl Facts,
+    workload: &Workload,
+    service: &Route,
+    destination: Endpoint,
+    why: Reason,
+) -> Decision {
     let (loopback, port) = if destination.ip.is_v4() {
         (Ip::LOOPBACK_V4, workload.listener_v4)
     } else {
         (Ip::LOOPBACK_V6, workload.listener_v6)
     };
-    if port.is_some() {
-        Decision::Relay(Endpoint::new(loopback, port))
+    let reason = if facts.heartbeat_age_ns() > HEARTBEAT_STALE_NS {
+        Reason::AgentStale
+    } else if facts.netns_cookie() != workload.netns_cookie {
+        Reason::OtherNetns
+    } else if facts.is_bound_to_device() {
+        Reason::BoundToDevice
+    } else if !port.is_some() {
+        Reason::NoListener
     } else {
-        Decision::Pass(Reason::NoListener)
+        return Decision::Relay(Endpoint::new(loopback, port), why);
+    };
+    let base = service.endpoint;
+    if service.flags & ROUTE_ITSELF != 0 || service.count == 0 || base.ip.is_v4() != destination.ip.is_v4() {
+        Decision::Pass(reason)
+    } else {
+        Decision::Direct { to: base, header: 0, watch: false, reason }
     }
 }
 

@@ -12,3 +12,4 @@ pub mod maps;
 #[cfg(feature = "user")]
 mod pod;
 pub mod probe;
+pub mod route;

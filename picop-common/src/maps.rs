@@ -1,12 +1,22 @@
 //! Keys and values of the maps both sides use. Sizes are asserted, padding is explicit: the kernel compares keys byte by
 //! byte, and the agent reads values the programs wrote.
 
-use crate::addr::{Endpoint, PortBe};
+use crate::addr::{Endpoint, Ip, PortBe};
 
 /// Most workloads a node manages. Kubernetes supports 110 pods a node, OpenShift 500 and more.
 pub const WORKLOADS_MAX: usize = 8192;
-/// Most service addresses: 10,000 services of several ports, both families.
-pub const SERVICES_MAX: usize = 65_536;
+/// Most entries of a route table: 10,000 services of two addresses and 100,000 variants of a few endpoints each come to
+/// a tenth of it. An entry takes about 100 bytes of kernel memory, allocated as it is written.
+pub const ROUTES_MAX: usize = 4_194_304;
+/// Most headers. A workload has one, and a header is kept for as long as connections may want it.
+pub const HEADERS_MAX: usize = 65_536;
+/// Most endpoints known not to work at one time; an LRU, as each entry is void in seconds.
+pub const UNHEALTHY_MAX: usize = 65_536;
+/// Most sockets enrolled at once: those between their handshake and the acknowledgement of their first bytes.
+pub const SOCKS_MAX: usize = 65_536;
+/// From how many on no more are sent where a header would have to be written: what is on its way to its handshake then
+/// still finds room.
+pub const SOCKS_FULL: usize = SOCKS_MAX - 16_384;
 /// Most connections between their handshake with the agent's listener and the agent's accept. An accept queue holds
 /// `net.core.somaxconn` (4096) at most, so this outlives sixteen full ones.
 pub const ORIGINALS_MAX: usize = 65_536;
@@ -14,6 +24,8 @@ pub const ORIGINALS_MAX: usize = 65_536;
 pub const LEVELS_MAX: usize = 4;
 /// Slots of the counter array: at least [`crate::connect::Reason::COUNT`].
 pub const COUNTERS_MAX: usize = 32;
+/// Slots of the event array: at least [`crate::connect::Event::COUNT`].
+pub const EVENTS_MAX: usize = 32;
 
 /// What the hooks must know of the agent. One entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,15 +36,34 @@ pub struct AgentConf {
     /// Depths at which workloads' cgroups sit, deepest first, zeroes after the last: the most specific workload wins.
     /// A depth is what `bpf_get_current_ancestor_cgroup_id` calls ancestor level; 0 is the root, which no workload can be.
     pub levels: [u32; LEVELS_MAX],
+    /// Bits `AGENT_*`.
+    pub flags: u32,
+    /// Always zero.
+    pub pad: u32,
 }
+
+/// [`AgentConf::flags`]: headers can be written by the kernel; the agent has proven it.
+pub const AGENT_INJECT: u32 = 1;
+/// [`AgentConf::flags`]: another program may have translated a service's address to one of its endpoints already.
+pub const AGENT_REVERSE: u32 = 2;
+/// [`AgentConf::flags`]: nearly [`SOCKS_MAX`] sockets are enrolled.
+pub const AGENT_FULL: u32 = 4;
+/// [`AgentConf::flags`]: tell the agent of each connection to a service that is not relayed.
+pub const AGENT_TELL: u32 = 8;
 
 /// A managed cgroup. Key: cgroup id (its kernfs inode number).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Workload {
+    /// Its own key, for [`Told`].
+    pub id: u64,
     /// The network namespace the listeners are in (`SO_NETNS_COOKIE`): a process of this cgroup in another one cannot
     /// reach them.
     pub netns_cookie: u64,
+    /// The environment it belongs to, as [`crate::route::environment_key`]; 0 for none.
+    pub environment: u64,
+    /// Its header in the map of headers; 0 for none.
+    pub header: u64,
     /// The agent's listener on 127.0.0.1 there, or none.
     pub listener_v4: PortBe,
     /// The agent's listener on ::1 there, or none.
@@ -43,16 +74,24 @@ pub struct Workload {
 
 /// [`Workload::flags`]: leave this workload's connections alone.
 pub const WORKLOAD_BYPASS: u32 = 1;
+/// [`Workload::flags`]: its connections may carry a header of their own, which the agent must read.
+pub const WORKLOAD_HEADER: u32 = 2;
+/// [`Workload::flags`]: relay all its connections to services, whatever the kernel could do.
+pub const WORKLOAD_RELAY: u32 = 4;
 
-/// A service address. Key: [`Endpoint`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A whole header, ready to be written. Key: a hash of its bytes, so that a connection which has yet to send keeps the
+/// header it was routed by, whatever its workload has become meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Service {
-    /// Where a connection goes when the agent cannot be asked; [`Endpoint::NONE`]: to the service's address itself.
-    pub base: Endpoint,
-    /// Bits, none yet.
-    pub flags: u32,
+pub struct HeaderBytes {
+    /// How many of the bytes are the header.
+    pub len: u32,
+    /// The bytes; zeroes after the header.
+    pub bytes: [u8; HEADER_BYTES],
 }
+
+/// Room for the longest header, [`crate::header::MAX_LEN`], in whole words.
+pub const HEADER_BYTES: usize = 272;
 
 /// What a socket carries from its `connect` on, in `BPF_MAP_TYPE_SK_STORAGE`: freed with the socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,16 +99,79 @@ pub struct Service {
 pub struct Flow {
     /// The destination the application asked for.
     pub original: Endpoint,
+    /// Where the connection was sent instead. A socket that is connected elsewhere was connected anew, and this is stale.
+    pub target: Endpoint,
+    /// The header to be written, in the map of headers; 0 for none.
+    pub header: u64,
     /// One of `FLOW_*`.
     pub state: u32,
+    /// Not 0: whether the endpoint takes the connection is worth knowing, as there are others.
+    pub watch: u32,
 }
 
-/// [`Flow::state`]: this connect was not rewritten (an earlier one of the same socket may have been).
+/// [`Flow::state`]: nothing was done about this socket's last connect.
 pub const FLOW_NONE: u32 = 0;
 /// [`Flow::state`]: rewritten to the agent's listener.
 pub const FLOW_RELAY: u32 = 1;
-/// [`Flow::state`]: rewritten straight to a backend.
+/// [`Flow::state`]: rewritten straight to a backend, and nothing is left to do.
 pub const FLOW_DIRECT: u32 = 2;
+/// [`Flow::state`]: on its way to a backend that is to be sent a header first.
+pub const FLOW_INJECT: u32 = 3;
+/// [`Flow::state`]: the header is in front of the first bytes sent; the socket is enrolled until they are acknowledged.
+pub const FLOW_INJECTED: u32 = 4;
+/// [`Flow::state`]: the socket could not be enrolled, so that nothing could write the header.
+pub const FLOW_FAILED: u32 = 5;
+
+/// What the hooks tell of a connection they decided themselves, when [`AGENT_TELL`] is set. In a ring buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Told {
+    /// The workload's key.
+    pub workload: u64,
+    /// The environment the workload was of: [`crate::route::environment_key`], or 0.
+    pub environment: u64,
+    /// The destination the application asked for.
+    pub original: Endpoint,
+    /// Where it was sent.
+    pub target: Endpoint,
+    /// The [`crate::connect::Reason`].
+    pub reason: u32,
+    /// One of `TOLD_*`.
+    pub verdict: u32,
+}
+
+impl Told {
+    /// From the bytes of a ring buffer's entry; none if they are too few.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
+        let endpoint = |at: usize| {
+            let ip = Ip::from_v6_be([word(at)?, word(at + 4)?, word(at + 8)?, word(at + 12)?]);
+            let port = u16::from_ne_bytes(bytes.get(at + 16..at + 18)?.try_into().ok()?);
+            Some(Endpoint::new(ip, PortBe::from_user_port(u32::from(port))))
+        };
+        Some(Self {
+            workload: long(0)?,
+            environment: long(8)?,
+            original: endpoint(16)?,
+            target: endpoint(36)?,
+            reason: word(56)?,
+            verdict: word(60)?,
+        })
+    }
+}
+
+/// [`Told::verdict`]: on its way to the destination it asked for.
+pub const TOLD_PASSED: u32 = 0;
+/// [`Told::verdict`]: on its way to a backend.
+pub const TOLD_DIRECT: u32 = 1;
+/// [`Told::verdict`]: the same, and a header will be written.
+pub const TOLD_INJECT: u32 = 2;
+/// [`Told::verdict`]: refused.
+pub const TOLD_REFUSED: u32 = 3;
+
+/// Bytes of the ring buffer: room for 3,000 connections between two looks of the agent. A power of two of pages.
+pub const TOLD_BYTES: usize = 256 * 1024;
 
 /// Identifies a connection at the agent's listener, from the side that accepts it. Addresses alone repeat between
 /// network namespaces, hence the cookie.
@@ -98,9 +200,40 @@ pub struct Original {
     pub pad: u32,
 }
 
-const _: () = assert!(size_of::<AgentConf>() == 24);
-const _: () = assert!(size_of::<Workload>() == 16);
-const _: () = assert!(size_of::<Service>() == 24);
-const _: () = assert!(size_of::<Flow>() == 24);
+const _: () = assert!(size_of::<AgentConf>() == 32);
+const _: () = assert!(size_of::<Workload>() == 40);
+const _: () = assert!(size_of::<HeaderBytes>() == 276);
+const _: () = assert!(HEADER_BYTES >= crate::header::MAX_LEN);
+const _: () = assert!(size_of::<Flow>() == 56);
+const _: () = assert!(size_of::<Told>() == 64);
 const _: () = assert!(size_of::<OriginalKey>() == 32);
 const _: () = assert!(size_of::<Original>() == 32);
+
+#[cfg(test)]
+mod tests {
+    use core::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn told_is_read_as_it_is_laid_out() {
+        let mut bytes = [0_u8; size_of::<Told>()];
+        bytes[core::mem::offset_of!(Told, workload)] = 7;
+        bytes[core::mem::offset_of!(Told, environment)] = 8;
+        bytes[core::mem::offset_of!(Told, reason)] = 9;
+        bytes[core::mem::offset_of!(Told, verdict)] = 3;
+        let original = core::mem::offset_of!(Told, original);
+        bytes[original..original + 18]
+            .copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1, 0, 80]);
+        let target = core::mem::offset_of!(Told, target);
+        bytes[target] = 0xfd;
+        bytes[target + 17] = 81;
+        let told = Told::from_bytes(&bytes).unwrap();
+        assert_eq!((told.reason, told.verdict), (9, 3));
+        assert_eq!(told.workload, u64::from_ne_bytes([7, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(told.environment, u64::from_ne_bytes([8, 0, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(SocketAddr::from(told.original).to_string(), "10.0.0.1:80");
+        assert_eq!(SocketAddr::from(told.target).to_string(), "[fd00::]:81");
+        assert_eq!(Told::from_bytes(&bytes[..60]), None);
+    }
+}

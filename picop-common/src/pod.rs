@@ -2,7 +2,7 @@
 //! types would be foreign there.
 use aya::Pod;
 
-use crate::{addr, maps};
+use crate::{addr, maps, route};
 
 // SAFETY: repr(C) without implicit padding (sizes asserted beside the definitions), every bit pattern valid.
 unsafe impl Pod for addr::Endpoint {}
@@ -11,7 +11,13 @@ unsafe impl Pod for maps::AgentConf {}
 // SAFETY: as above.
 unsafe impl Pod for maps::Workload {}
 // SAFETY: as above.
-unsafe impl Pod for maps::Service {}
+unsafe impl Pod for maps::HeaderBytes {}
+// SAFETY: as above.
+unsafe impl Pod for maps::Told {}
+// SAFETY: as above.
+unsafe impl Pod for route::RouteKey {}
+// SAFETY: as above.
+unsafe impl Pod for route::Route {}
 // SAFETY: as above.
 unsafe impl Pod for maps::Flow {}
 // SAFETY: as above.

@@ -1,98 +1,153 @@
 //! `cgroup/connect4|6`: gathers what `picop_common::connect` asks for and does what it says.
 
 use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP,
     helpers::{
-        bpf_get_current_cgroup_id, bpf_ktime_get_ns, generated::bpf_get_current_ancestor_cgroup_id,
-        generated::bpf_get_netns_cookie,
+        bpf_get_current_cgroup_id, bpf_get_prandom_u32, bpf_ktime_get_ns,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie, bpf_set_retval},
     },
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
 use picop_common::{
     addr::Endpoint,
-    connect::{Decision, Facts, Reason, decide},
-    maps::{FLOW_DIRECT, FLOW_NONE, FLOW_RELAY, Flow, LEVELS_MAX, Service, Workload},
+    connect::{Decision, Event, Facts, Reason, decide},
+    maps::{
+        AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, Flow, LEVELS_MAX, TOLD_DIRECT,
+        TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, Workload,
+    },
+    route::{Route, RouteKey},
 };
 
 use crate::{
     ctx::{set_user_v4, set_user_v6, user_v4, user_v6},
-    maps::{AGENT, FLOWS, HEARTBEAT, SERVICES, WORKLOADS, count},
+    maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened},
 };
 
 /// The program lets the system call go on. (0 would answer it with EPERM.)
 const PROCEED: i32 = 1;
 const IPPROTO_TCP: u32 = 6;
 
+/// The program ends the system call.
+const REFUSE: i32 = 0;
+const ECONNREFUSED: i32 = 111;
+
 /// `connect(2)` of an IPv4 socket.
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    let destination = user_v4(ctx.sock_addr);
-    if let Some(to) = route(&ctx, destination) {
-        set_user_v4(ctx.sock_addr, &to);
+    match route(&ctx, user_v4(ctx.sock_addr)) {
+        Outcome::Proceed => PROCEED,
+        Outcome::Rewrite(to) => {
+            set_user_v4(ctx.sock_addr, &to);
+            PROCEED
+        }
+        Outcome::Refuse => refuse(),
     }
-    PROCEED
 }
 
 /// `connect(2)` of an IPv6 socket, to an IPv6 or a v4-mapped address.
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    let destination = user_v6(ctx.sock_addr);
-    if let Some(to) = route(&ctx, destination) {
-        set_user_v6(ctx.sock_addr, &to);
+    match route(&ctx, user_v6(ctx.sock_addr)) {
+        Outcome::Proceed => PROCEED,
+        Outcome::Rewrite(to) => {
+            set_user_v6(ctx.sock_addr, &to);
+            PROCEED
+        }
+        Outcome::Refuse => refuse(),
     }
-    PROCEED
+}
+
+enum Outcome {
+    Proceed,
+    Rewrite(Endpoint),
+    Refuse,
+}
+
+/// What a client of a closed port gets. (Without a value of its own, 0 is answered with EPERM.)
+#[inline(always)]
+fn refuse() -> i32 {
+    // SAFETY: a helper without preconditions (kernel 5.18; where it is missing, the program does not load).
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    REFUSE
 }
 
 /// Where to send the connection instead, if anywhere.
 #[inline(always)]
-fn route(ctx: &SockAddrContext, destination: Endpoint) -> Option<Endpoint> {
-    let (to, state, reason) = match decide(&Hook { ctx, destination }) {
+fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
+    let hook = Hook { ctx, destination, agent: AGENT.get(0), routes: ROUTES.get(0) };
+    let (to, header, watch, state, reason) = match decide(&hook) {
         Decision::Pass(reason) => {
             count(reason);
-            if reason as u32 > Reason::NotTcp as u32 {
-                forget(ctx);
+            if reason as u32 > Reason::NotAService as u32 {
+                tell(&hook, TOLD_PASSED, destination, reason);
             }
-            return None;
+            return Outcome::Proceed;
         }
-        Decision::Relay(to) => (to, FLOW_RELAY, Reason::Relay),
-        Decision::Direct(to, reason) => (to, FLOW_DIRECT, reason),
+        Decision::Refuse(reason) => {
+            count(reason);
+            tell(&hook, TOLD_REFUSED, Endpoint::NONE, reason);
+            return Outcome::Refuse;
+        }
+        Decision::Relay(to, reason) => (to, 0, false, FLOW_RELAY, reason),
+        Decision::Direct { to, header, watch, reason } => {
+            (to, header, watch, if header == 0 { FLOW_DIRECT } else { FLOW_INJECT }, reason)
+        }
     };
-    let mut flow = Flow { original: destination, state };
+    let mut flow = Flow { original: destination, target: to, header, state, watch: u32::from(watch) };
     // SAFETY: the helper checks the context's socket itself; the value it returns belongs to that socket, which this
     // connect holds locked.
     let stored = unsafe { FLOWS.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
     if stored.is_null() {
-        // Without a record the agent would reset the connection: better the application's own destination.
+        // Without a record the agent would reset the connection, or the header be missing: better the application's own
+        // destination.
         count(Reason::NoStorage);
-        return None;
+        return Outcome::Proceed;
     }
     // SAFETY: not null; see above. A record of an earlier connect of this socket is overwritten.
     unsafe { *stored = flow };
     count(reason);
-    Some(to)
+    if state != FLOW_RELAY {
+        tell(&hook, if header == 0 { TOLD_DIRECT } else { TOLD_INJECT }, to, reason);
+    }
+    Outcome::Rewrite(to)
 }
 
-/// A socket may connect again after a failure or AF_UNSPEC: what an earlier connect recorded no longer holds.
+/// Tells the agent, if it wants to know.
 #[inline(always)]
-fn forget(ctx: &SockAddrContext) {
-    // SAFETY: as in `route`.
-    let stored = unsafe { FLOWS.get_ptr_mut(ctx) };
-    if !stored.is_null() {
-        // SAFETY: not null.
-        unsafe { (*stored).state = FLOW_NONE };
+fn tell(hook: &Hook<'_>, verdict: u32, target: Endpoint, reason: Reason) {
+    if hook.agent_flags() & AGENT_TELL == 0 {
+        return;
     }
+    let Some(workload) = hook.workload() else { return };
+    let Some(mut entry) = TOLD.reserve(0) else {
+        happened(Event::TellDropped);
+        return;
+    };
+    entry.write(Told {
+        workload: workload.id,
+        environment: workload.environment,
+        original: hook.destination,
+        target,
+        reason: reason as u32,
+        verdict,
+    });
+    entry.submit(BPF_RB_NO_WAKEUP.into());
 }
 
 /// The facts, straight from the kernel.
 struct Hook<'a> {
     ctx: &'a SockAddrContext,
     destination: Endpoint,
+    agent: Option<&'a AgentConf>,
+    /// The version in effect when the connection began: the only one it sees.
+    routes: Option<&'a Routes>,
 }
 
 impl Facts for Hook<'_> {
     #[inline(always)]
     fn workload(&self) -> Option<Workload> {
-        let agent = AGENT.get(0)?;
+        let agent = self.agent?;
         let mut i = 0;
         while i < LEVELS_MAX {
             let level = agent.levels[i];
@@ -115,7 +170,7 @@ impl Facts for Hook<'_> {
     fn is_agent(&self) -> bool {
         // SAFETY: a helper without preconditions.
         let id = unsafe { bpf_get_current_cgroup_id() };
-        AGENT.get(0).is_some_and(|agent| agent.agent_cgroup == id)
+        self.agent.is_some_and(|agent| agent.agent_cgroup == id)
     }
 
     #[inline(always)]
@@ -130,9 +185,26 @@ impl Facts for Hook<'_> {
     }
 
     #[inline(always)]
-    fn service(&self, at: &Endpoint) -> Option<Service> {
-        // SAFETY: copied at once, as in `workload`.
-        unsafe { SERVICES.get(*at).copied() }
+    fn agent_flags(&self) -> u32 {
+        self.agent.map_or(0, |agent| agent.flags)
+    }
+
+    #[inline(always)]
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        // SAFETY: copied at once; a version is not written to after it is put in effect.
+        unsafe { self.routes?.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
+        // SAFETY: a helper without preconditions; the value is copied at once.
+        unsafe { UNHEALTHY.get(endpoint).is_some_and(|until| bpf_ktime_get_ns() < *until) }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: a helper without preconditions.
+        unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]

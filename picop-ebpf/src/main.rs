@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!  connect(2) ──> connect.rs ── decide ──> passthrough: socket untouched
-//!                    │  FLOWS[socket] = original destination
-//!                    └─ rewrites to the agent's listener on the workload's loopback
-//!  handshake done ─> sock_ops.rs ── ORIGINALS[netns, client address] = original destination ──> the agent's accept
+//!                    │  FLOWS[socket] = original destination, target, header
+//!                    ├─ relay: rewrites to the agent's listener on the workload's loopback
+//!                    └─ direct: rewrites to a backend out of ROUTES
+//!  handshake done ─> sock_ops.rs ┬ relay ── ORIGINALS[netns, client address] = original destination ──> the agent's accept
+//!                                └ direct, header to write ── enrols the socket in SOCKS
+//!  first send(2)  ─> msg.rs (sk_msg of SOCKS) ── pushes HEADERS[flow.header] in front
+//!  its ACK        ─> sock_ops.rs ── takes the socket out of SOCKS: from here on plain TCP
 //!  getpeername(2) ─> peername.rs ── FLOWS[socket] ──> the address the application asked for
 //!  picop doctor ──> probe.rs (sk_msg): can this kernel push into a message and take it back?
 //! ```
@@ -16,6 +20,7 @@
 mod connect;
 mod ctx;
 mod maps;
+mod msg;
 mod peername;
 mod probe;
 mod sock_ops;

@@ -2,16 +2,17 @@
 //! ARCHITECTURE.md.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
     macros::btf_map,
 };
 use picop_common::{
     addr::Endpoint,
-    connect::Reason,
+    connect::{Event, Reason},
     maps::{
-        AgentConf, COUNTERS_MAX, Flow, ORIGINALS_MAX, Original, OriginalKey, SERVICES_MAX, Service,
-        WORKLOADS_MAX, Workload,
+        AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original,
+        OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
     },
+    route::{Route, RouteKey},
 };
 
 /// One entry, written by the agent.
@@ -26,9 +27,27 @@ pub static HEARTBEAT: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static WORKLOADS: HashMap<u64, Workload, WORKLOADS_MAX, 1> = HashMap::new();
 
-/// Written by the agent at each new route table; not preallocated.
+/// A version of the route table.
+pub type Routes = HashMap<RouteKey, Route, ROUTES_MAX, 1>;
+
+/// One entry: the version in effect. The agent fills a map of its own making and puts it here.
 #[btf_map]
-pub static SERVICES: HashMap<Endpoint, Service, SERVICES_MAX, 1> = HashMap::new();
+pub static ROUTES: ArrayOfMaps<Routes, 1> = ArrayOfMaps::new();
+
+/// Written by the agent; an entry is there before any workload names it.
+#[btf_map]
+pub static HEADERS: HashMap<u64, HeaderBytes, HEADERS_MAX, 1> = HashMap::new();
+
+/// Endpoints that did not take a connection, and until when (`CLOCK_MONOTONIC` nanoseconds) they are passed over where
+/// there are others. Written by `sock_ops` of direct connections and by the agent of relayed ones; nobody deletes: an
+/// entry is void by its time, and the LRU reuses it.
+#[btf_map]
+pub static UNHEALTHY: LruHashMap<Endpoint, u64, UNHEALTHY_MAX> = LruHashMap::new();
+
+/// Sockets on their way to sending a header, by socket cookie. They enter and leave in `sock_ops`; `sk_msg` runs for
+/// them as long as this map lives, whoever attached it.
+#[btf_map]
+pub static SOCKS: SockHash<u64, SOCKS_MAX> = SockHash::new();
 
 /// Written by `connect`, read by everything that meets the socket later.
 #[btf_map]
@@ -43,6 +62,14 @@ pub static ORIGINALS: LruHashMap<OriginalKey, Original, ORIGINALS_MAX> = LruHash
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 
+/// What happened to connections, by [`Event`].
+#[btf_map]
+pub static EVENTS: PerCpuArray<u64, EVENTS_MAX> = PerCpuArray::new();
+
+/// Connections decided here, for the agent to log; empty unless it asks for them.
+#[btf_map]
+pub static TOLD: RingBuf<Told, TOLD_BYTES> = RingBuf::new();
+
 /// For [`crate::probe`] alone: sockets `picop doctor` made itself.
 #[btf_map]
 pub static PROBED: SockHash<u32, 16> = SockHash::new();
@@ -50,7 +77,18 @@ pub static PROBED: SockHash<u32, 16> = SockHash::new();
 /// Counts a connection.
 #[inline(always)]
 pub fn count(reason: Reason) {
-    if let Some(slot) = COUNTERS.get_ptr_mut(reason as u32) {
+    increment(COUNTERS.get_ptr_mut(reason as u32));
+}
+
+/// Counts an event.
+#[inline(always)]
+pub fn happened(event: Event) {
+    increment(EVENTS.get_ptr_mut(event as u32));
+}
+
+#[inline(always)]
+fn increment(slot: Option<*mut u64>) {
+    if let Some(slot) = slot {
         // SAFETY: the slot is this CPU's, and lives as long as the map; a program that interrupts this one on the same
         // CPU could lose one increment, which a counter can bear.
         unsafe { *slot += 1 }

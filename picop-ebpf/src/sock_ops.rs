@@ -1,50 +1,98 @@
-//! `sock_ops`: when a rewritten connection's handshake is done, tells the agent where it really wants to go.
+//! `sock_ops`: what happens to a rewritten connection once its handshake is done.
 //!
-//! At ACTIVE_ESTABLISHED the client's port is known, and the agent's accept cannot have returned yet: the client's last
-//! ACK is still to be sent.
+//! Relayed: tells the agent where it really wants to go. At ACTIVE_ESTABLISHED the client's port is known, and the agent's
+//! accept cannot have returned yet: the client's last ACK is still to be sent.
+//!
+//! Direct, with a header to write: the socket is enrolled in SOCKS (which the kernel allows only here), and taken out as
+//! soon as the header is acknowledged, before any reply to it is queued: an enrolled socket is not quite a TCP socket to
+//! its application (FIONREAD answers 0 from 6.18.14, 6.12.75 and 6.6.128 on; a blocking read may answer EAGAIN).
 
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB,
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB, BPF_SOCK_OPS_RETRANS_CB_FLAG,
+        BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_FIN_WAIT1, BPF_TCP_SYN_SENT,
+    },
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{
+            bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_map_delete_elem, bpf_sock_ops_cb_flags_set,
+        },
+    },
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use picop_common::{
     addr::PortBe,
-    connect::Reason,
-    maps::{FLOW_RELAY, Original, OriginalKey},
+    connect::{EJECTION_NS, Event},
+    maps::{FLOW_DIRECT, FLOW_FAILED, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, Flow, Original, OriginalKey},
 };
 
 use crate::{
     ctx::{flow_of, local},
-    maps::{ORIGINALS, count},
+    maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, happened},
 };
 
 /// Lets the kernel use `reply`, which stays as it was. 0 would make the callback answer -1.
 const PROCEED: u32 = 1;
 
-/// Every TCP event of the cgroup; only one is of interest.
+/// Every TCP event of the cgroup that is not off by default, and those switched on per socket.
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
-    if ctx.op() == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
-        established(&ctx);
+    let op = ctx.op();
+    if !matches!(
+        op,
+        BPF_SOCK_OPS_TCP_CONNECT_CB
+            | BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
+            | BPF_SOCK_OPS_RTT_CB
+            | BPF_SOCK_OPS_RETRANS_CB
+            | BPF_SOCK_OPS_STATE_CB
+    ) {
+        return PROCEED;
+    }
+    // SAFETY: the hook's own context; null unless the socket is a full one.
+    let flow = flow_of(unsafe { (*ctx.ops).__bindgen_anon_2.sk });
+    if flow.is_null() {
+        return PROCEED;
+    }
+    // SAFETY: not null, and the socket is locked by its owner during this callback.
+    let flow = unsafe { &mut *flow };
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        connecting(&ctx, flow);
+    } else if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
+        established(&ctx, flow);
+    } else if op == BPF_SOCK_OPS_RTT_CB {
+        acknowledged(&ctx, flow);
+    } else if op == BPF_SOCK_OPS_RETRANS_CB {
+        retransmitted(&ctx, flow);
+    } else {
+        changed_state(&ctx, flow);
     }
     PROCEED
 }
 
+/// Before the SYN. A connection with a choice of endpoints is watched: see `changed_state`.
 #[inline(always)]
-fn established(ctx: &SockOpsContext) {
-    // SAFETY: the hook's own context; null unless the socket is a full one.
-    let flow = flow_of(unsafe { (*ctx.ops).__bindgen_anon_2.sk });
-    if flow.is_null() {
-        return;
+fn connecting(ctx: &SockOpsContext, flow: &Flow) {
+    if flow.watch != 0 {
+        set_callbacks(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
     }
-    // SAFETY: not null, and the socket is locked by its owner during this callback.
-    let flow = unsafe { *flow };
-    if flow.state != FLOW_RELAY {
-        return;
+}
+
+#[inline(always)]
+fn established(ctx: &SockOpsContext, flow: &mut Flow) {
+    if flow.state == FLOW_RELAY {
+        announce(ctx, flow);
+    } else if flow.state == FLOW_INJECT {
+        enrol(ctx, flow);
+    } else if flow.watch != 0 {
+        set_callbacks(ctx, 0);
     }
+}
+
+#[inline(always)]
+fn announce(ctx: &SockOpsContext, flow: &Flow) {
     let key = OriginalKey {
         // SAFETY: the helper takes this hook's context (kernel 5.15).
         netns_cookie: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
@@ -53,13 +101,104 @@ fn established(ctx: &SockOpsContext) {
         listener: PortBe::from_host(u32::from_be(ctx.remote_port()) as u16),
         pad: 0,
     };
-    let original = Original {
-        // SAFETY: the helper takes this hook's context.
-        client_cookie: unsafe { bpf_get_socket_cookie(ctx.as_ptr()) },
-        destination: flow.original,
-        pad: 0,
-    };
+    let original = Original { client_cookie: cookie(ctx), destination: flow.original, pad: 0 };
     if ORIGINALS.insert(key, original, 0).is_err() {
-        count(Reason::NoOriginal);
+        happened(Event::NoOriginal);
     }
+}
+
+#[inline(always)]
+fn enrol(ctx: &SockOpsContext, flow: &mut Flow) {
+    let mut key = cookie(ctx);
+    // Before enrolling, so that there is always a way out again.
+    let callbacks = set_callbacks(
+        ctx,
+        BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RETRANS_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG,
+    );
+    // SAFETY: the context belongs to this hook.
+    if callbacks && SOCKS.update(&mut key, unsafe { &mut *ctx.ops }, 0).is_ok() {
+        happened(Event::Enrolled);
+    } else {
+        flow.state = FLOW_FAILED;
+        happened(Event::EnrolFailed);
+    }
+}
+
+/// An ACK that measured a round trip.
+#[inline(always)]
+fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow) {
+    // SAFETY: the hook's own context.
+    let acked = unsafe { (*ctx.ops).bytes_acked };
+    if flow.state == FLOW_INJECTED {
+        // SAFETY: copied at once; see `msg`.
+        let len = unsafe { HEADERS.get(flow.header) }.map_or(0, |header| u64::from(header.len));
+        // `bytes_acked` counts the SYN as 1.
+        if acked > len {
+            unenrol(ctx, flow, Event::Unenrolled);
+        }
+    } else if flow.state == FLOW_INJECT && acked > 1 {
+        // What is acknowledged did not pass `msg`: a MSG_FASTOPEN send, which began before the socket was enrolled.
+        happened(Event::HeaderMissed);
+        unenrol(ctx, flow, Event::Unenrolled);
+        flow.state = FLOW_FAILED;
+    }
+}
+
+/// The acknowledgement of a retransmitted segment may measure nothing (Karn's algorithm), and would never be seen by
+/// `acknowledged`. What is retransmitted is in TCP's own queue: the map has done its part.
+#[inline(always)]
+fn retransmitted(ctx: &SockOpsContext, flow: &mut Flow) {
+    if flow.state == FLOW_INJECTED {
+        unenrol(ctx, flow, Event::Unenrolled);
+    }
+}
+
+/// A connect that failed says that the endpoint does not work. (Or that the application gave up early, which is no better
+/// a reason to send the next one there while there are others.)
+///
+/// A blocking read on an enrolled socket may answer EAGAIN once its own side is closed: out of the map by then. One that
+/// has yet to send its header stays when only the peer has closed (CLOSE_WAIT): it may still send.
+#[inline(always)]
+fn changed_state(ctx: &SockOpsContext, flow: &mut Flow) {
+    let (from, to) = (ctx.arg(0), ctx.arg(1));
+    if from == BPF_TCP_SYN_SENT && to == BPF_TCP_CLOSE {
+        // SAFETY: a helper without preconditions.
+        let until = unsafe { bpf_ktime_get_ns() } + EJECTION_NS;
+        if flow.watch != 0 && UNHEALTHY.insert(flow.target, until, 0).is_ok() {
+            happened(Event::EndpointFailed);
+        }
+        return;
+    }
+    if flow.state != FLOW_INJECT && flow.state != FLOW_INJECTED {
+        return;
+    }
+    if to == BPF_TCP_FIN_WAIT1
+        || to == BPF_TCP_CLOSE
+        || (to == BPF_TCP_CLOSE_WAIT && flow.state == FLOW_INJECTED)
+    {
+        unenrol(ctx, flow, Event::UnenrolledClosing);
+    }
+}
+
+#[inline(always)]
+fn unenrol(ctx: &SockOpsContext, flow: &mut Flow, event: Event) {
+    flow.state = FLOW_DIRECT;
+    let key = cookie(ctx);
+    // SAFETY: `sock_ops` may delete from a sockhash. At TCP_CLOSE the kernel may have done so already.
+    unsafe { bpf_map_delete_elem(&raw const SOCKS as *mut _, (&raw const key).cast()) };
+    set_callbacks(ctx, 0);
+    happened(event);
+}
+
+/// Which callbacks this socket has besides the default ones.
+#[inline(always)]
+fn set_callbacks(ctx: &SockOpsContext, flags: u32) -> bool {
+    // SAFETY: the helper takes this hook's context. It answers with the bits the kernel does not know.
+    unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, flags as i32) == 0 }
+}
+
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes this hook's context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }

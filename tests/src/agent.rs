@@ -75,7 +75,11 @@ impl Agent {
             .stdin(Stdio::null());
         command.arg("run").arg("--routes").arg(&routes);
         command.arg("--cgroup").arg(options.cgroup.unwrap_or_else(|| cluster.cgroup_dir()));
-        command.args(["--log-format", "json"]).arg("--ready-file").arg(&ready).args(&options.args);
+        command
+            .args(["--log-format", "json", "--log-direct"])
+            .arg("--ready-file")
+            .arg(&ready)
+            .args(&options.args);
         let mut proc = Proc::spawn("agent", command, cluster.dir(), None)?;
         let mut ended = None;
         let is_ready = eventually(PATIENCE, || {

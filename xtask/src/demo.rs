@@ -4,7 +4,7 @@
 //! cart of its own, `pr-2` a db of its own; everything else is the base's.
 
 mod ask;
-mod interrupt;
+pub(crate) mod interrupt;
 mod keep;
 mod proof;
 mod report;

@@ -3,6 +3,7 @@
 //! Each subcommand is a file: what it needs from the machine it asks [`setup`] for, so that any of them can be
 //! the first command a newcomer types.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
@@ -29,6 +30,7 @@ enum Command {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Lint(lint::Args),
+    Bench(bench::Args),
     Demo(demo::Args),
     Test(test::Args),
 }
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
     };

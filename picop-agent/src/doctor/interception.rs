@@ -1,13 +1,11 @@
 //! Interception, really: the agent's own canary in the doctor's scratch cgroup. Nothing else on the node meets the programs.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use aya::Ebpf;
-use picop_common::{addr::Endpoint, maps::AgentConf};
 
 use super::{
     check::{Check, Feature, Finding, Spec},
@@ -15,9 +13,9 @@ use super::{
 };
 use crate::{
     intercept::{
-        canary::{self, Canary, Status},
+        canary::{Canary, Report, Status},
         cgroup::CgroupMount,
-        heartbeat,
+        heartbeat::{self, Heartbeat},
         maps::Maps,
         netns::NetnsThread,
         programs,
@@ -31,6 +29,14 @@ const INTERCEPTION: Spec = Spec {
     features: &[Feature::Interception],
     required: true,
     consequence: "connections would not reach the agent: `picop run` refuses to start",
+};
+
+const INJECTION: Spec = Spec {
+    id: "injection",
+    what: "the kernel writes headers",
+    features: &[Feature::DirectPath],
+    required: false,
+    consequence: "connections to services with `header: propagate` are relayed instead",
 };
 
 /// How long the canary may take: on a busy machine its process starts late.
@@ -48,28 +54,40 @@ pub struct Means<'a> {
     pub netns: &'a NetnsThread,
 }
 
-/// The check. Without means, `missing` says what they lack.
-pub async fn check(means: Result<Means<'_>, &str>) -> Check {
-    let finding = match means {
-        Err(why) => Finding::unknown(format!("not tried: {why}")),
+/// The checks. Without means, the error says what they lack.
+pub async fn checks(means: Result<Means<'_>, &str>) -> [Check; 2] {
+    let (interception, injection) = match means {
+        Err(why) => {
+            let unknown = || Finding::unknown(format!("not tried: {why}"));
+            (unknown(), unknown())
+        }
         Ok(means) => match try_it(means).await {
-            Ok(proof) => verdict(&proof),
-            Err(error) => Finding::missing(error),
+            Ok(proof) => (verdict(&proof), injected(&proof)),
+            Err(error) => (Finding::missing(error), Finding::unknown("not tried: nothing is intercepted")),
         },
     };
-    INTERCEPTION.found(finding)
+    [INTERCEPTION.found(interception), INJECTION.found(injection)]
 }
 
 /// What the canary said, and what the hooks counted meanwhile.
 struct Proof {
-    status: Status,
+    report: Report,
     counted: String,
 }
 
 fn verdict(proof: &Proof) -> Finding {
-    let Proof { status, counted } = proof;
-    match status {
+    let Proof { report, counted } = proof;
+    match &report.interception {
         Status::Live => Finding::ok("a process connected through the hooks, IPv4 and v4-mapped"),
+        Status::Dead(why) => Finding::missing(format!("{why} (the hooks counted: {counted})")),
+        Status::Unknown => Finding::unknown("the canary gave no answer"),
+    }
+}
+
+fn injected(proof: &Proof) -> Finding {
+    let Proof { report, counted } = proof;
+    match &report.injection {
+        Status::Live => Finding::ok("in front of the first bytes, once, and the socket is plain afterwards"),
         Status::Dead(why) => Finding::missing(format!("{why} (the hooks counted: {counted})")),
         Status::Unknown => Finding::unknown("the canary gave no answer"),
     }
@@ -79,43 +97,43 @@ async fn try_it(means: Means<'_>) -> Result<Proof, String> {
     let Means { ebpf, mount, scratch, netns } = means;
     let own = mount.own().map_err(|e| chain(&e))?;
     let cgroup = mount.cgroup(scratch.dir()).map_err(|e| chain(&e))?;
+    programs::attach_to_socks(ebpf).map_err(|e| chain(&e))?;
     let maps = Arc::new(Maps::take(ebpf).map_err(|e| chain(&e))?);
     let attached = programs::attach(ebpf, &cgroup).map_err(|e| chain(&e))?;
     let mut canary =
         Canary::start(mount, &cgroup, &own, Arc::clone(&maps), netns).await.map_err(|e| chain(&e))?;
-    let proof = match prepare(&maps, own.id, canary.level()) {
-        Ok(()) => {
-            let heartbeat = tokio::spawn(heartbeat::run(Arc::clone(&maps)));
-            let status = insist(&mut canary).await;
-            heartbeat.abort();
-            Ok(Proof { status, counted: counted(&maps) })
+    let proof = match (prepare(&maps, own.id, &canary), Heartbeat::start(Arc::clone(&maps))) {
+        (Ok(()), Ok(_beating)) => {
+            let report = insist(&mut canary).await;
+            Ok(Proof { report, counted: counted(&maps) })
         }
-        Err(error) => Err(chain(&error)),
+        (Err(error), _) => Err(chain(&error)),
+        (_, Err(error)) => Err(format!("the heartbeat does not start: {error}")),
     };
     canary.stop().await;
-    attached.detach().map_err(|e| format!("the programs cannot be detached: {}", chain(&e)))?;
+    attached.detach();
     proof
 }
 
 /// Tells the hooks what the agent would.
-fn prepare(maps: &Maps, own: u64, level: u32) -> Result<(), crate::intercept::maps::MapsError> {
-    let mut conf = AgentConf { agent_cgroup: own, ..AgentConf::default() };
-    conf.levels[0] = level;
-    maps.set_agent(conf)?;
-    maps.sync_services(HashMap::from([(
-        Endpoint::from(canary::ADDRESS),
-        picop_common::maps::Service::default(),
-    )]))?;
+fn prepare(maps: &Maps, own: u64, canary: &Canary) -> Result<(), crate::intercept::maps::MapsError> {
+    let (_, level) = canary.place();
+    maps.set_agent(|conf| {
+        conf.agent_cgroup = own;
+        conf.levels[0] = level;
+    })?;
+    maps.switch_routes(&canary.routes())?;
     maps.beat(heartbeat::now_ns())
 }
 
 /// Attempts until one succeeds or patience ends.
-async fn insist(canary: &mut Canary) -> Status {
+async fn insist(canary: &mut Canary) -> Report {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let status = canary.attempt().await;
-        if status == Status::Live || Instant::now() >= deadline {
-            return status;
+        let report = canary.attempt().await;
+        let live = report.interception == Status::Live && report.injection == Status::Live;
+        if live || Instant::now() >= deadline {
+            return report;
         }
         // An attempt that fails at once must not spin.
         tokio::time::sleep(Duration::from_millis(200)).await;

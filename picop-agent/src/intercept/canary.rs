@@ -1,15 +1,18 @@
 //! Proof that interception is live: a process in a cgroup of its own, below the one the programs are attached to, that
-//! connects once a second to an address nobody listens at. Only through the hooks can it get an answer.
+//! connects once a second to two addresses nobody listens at. Only through the hooks can it get an answer.
 //!
-//! It exercises `connect4`, `connect6` (by a v4-mapped address), `sock_ops` and `getpeername4|6`. A link that landed on
-//! the wrong cgroup, or was replaced, looks healthy in every other respect.
+//! One address is relayed, which exercises `connect4`, `connect6` (by a v4-mapped address), `sock_ops` and
+//! `getpeername4|6`. The other is direct with a header, which exercises `sk_msg` and the way out of the sockmap. A link
+//! that landed on the wrong cgroup, or another sockmap's user, shows here and nowhere else.
 //!
-//! The address is on loopback: while interception is not live, the attempt ends on this machine.
+//! The addresses are on loopback: while interception is not live, the attempts end on this machine.
+
+mod answer;
+mod process;
 
 use std::{
-    fs,
-    io::{self, BufRead as _, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    fs, io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -19,6 +22,7 @@ use std::{
 use picop_common::{
     addr::{Endpoint, PortBe},
     maps::Workload,
+    route::{BASE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_SERVER_FIRST, Route, RouteKey},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -32,27 +36,41 @@ use super::{
     maps::{Maps, MapsError},
     netns::{Netns, NetnsError, NetnsThread},
 };
+use crate::protocol::{Context, EnvId};
 
-/// Where the canary connects: port 9 (discard) of an address in 127.0.0.0/8.
-pub const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 112, 105, 99)), 9);
+pub use process::process;
+
+/// Where relayed attempts go: port 9 (discard) of an address in 127.0.0.0/8.
+pub const RELAYED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 112, 105, 99)), 9);
+/// Where direct attempts go.
+pub const DIRECT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 112, 105, 100)), 9);
 /// How often.
 pub const INTERVAL: Duration = Duration::from_secs(1);
-/// How long one attempt may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// What the agent answers.
-const ANSWER: &[u8; 5] = b"picop";
+/// How long one round may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Name of the cgroup, before the agent's process id.
 const PREFIX: &str = "picop-canary-";
+/// The environment in its header. No table's entry matters to it.
+const ENVIRONMENT: &str = "picop-canary";
 
 /// What the last attempt found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// None has ended yet.
     Unknown,
-    /// Intercepted.
+    /// It works.
     Live,
-    /// Not intercepted, and how that showed.
+    /// It does not, and how that showed.
     Dead(String),
+}
+
+/// What a round found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether connections are intercepted.
+    pub interception: Status,
+    /// Whether headers are written by the kernel, once and whole, and sockets left as they were.
+    pub injection: Status,
 }
 
 /// The canary could not be set up.
@@ -75,7 +93,7 @@ pub enum CanaryError {
     /// Its process does not start.
     #[error("cannot start the canary process")]
     Spawn(#[source] io::Error),
-    /// Its listener cannot be had.
+    /// Its listeners cannot be had.
     #[error(transparent)]
     Netns(#[from] NetnsError),
     /// The kernel's maps do not take it.
@@ -91,11 +109,13 @@ pub struct Canary {
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
     maps: Arc<Maps>,
-    answering: tokio::task::JoinHandle<()>,
+    answering: [tokio::task::JoinHandle<()>; 2],
+    routes: Vec<(RouteKey, Route)>,
 }
 
 impl Canary {
-    /// Makes its cgroup and process, and has its connections answered.
+    /// Makes its cgroup and process, and has its connections answered. What is left is to put its [`routes`](Self::routes)
+    /// in effect.
     pub async fn start(
         mount: &CgroupMount,
         root: &Cgroup,
@@ -129,62 +149,79 @@ impl Canary {
             return Err(CanaryError::Spawn(io::Error::other("its pipes are missing")));
         };
 
-        let listeners = netns.listen(Arc::new(Netns::own()?)).await?;
-        let port = listeners.v4.local_addr().map_err(CanaryError::Spawn)?.port();
-        let cookie = listeners.cookie;
-        let listener = tokio::net::TcpListener::from_std(listeners.v4).map_err(CanaryError::Spawn)?;
-        let answering = tokio::spawn(answer(listener, port, cookie, Arc::clone(&maps)));
-        let workload =
-            Workload { netns_cookie: cookie, listener_v4: PortBe::from_host(port), ..Workload::default() };
+        let context = Context::for_env(&EnvId::new(ENVIRONMENT).expect("a name"));
+        let own_netns = Arc::new(Netns::own()?);
+        let (relayed, direct) = (netns.listen(Arc::clone(&own_netns)).await?, netns.listen(own_netns).await?);
+        let cookie = relayed.cookie;
+        let relayed = tokio::net::TcpListener::from_std(relayed.v4).map_err(CanaryError::Spawn)?;
+        let direct = tokio::net::TcpListener::from_std(direct.v4).map_err(CanaryError::Spawn)?;
+        let port = |l: &tokio::net::TcpListener| l.local_addr().map(|a| a.port()).map_err(CanaryError::Spawn);
+        let (relayed_port, direct_port) = (port(&relayed)?, port(&direct)?);
+        let workload = Workload {
+            netns_cookie: cookie,
+            header: maps.put_header(context.wire())?,
+            listener_v4: PortBe::from_host(relayed_port),
+            ..Workload::default()
+        };
         maps.put_workload(cgroup.id, workload)?;
-        Ok(Self { cgroup, child, stdin, stdout: BufReader::new(stdout).lines(), maps, answering })
+        let answering = [
+            tokio::spawn(answer::relayed(relayed, relayed_port, cookie, Arc::clone(&maps))),
+            tokio::spawn(answer::direct(direct, context)),
+        ];
+        let stdout = BufReader::new(stdout).lines();
+        Ok(Self { cgroup, child, stdin, stdout, maps, answering, routes: routes(direct_port) })
     }
 
-    /// The depth of its cgroup, which the hooks must look at.
-    pub fn level(&self) -> u32 {
-        self.cgroup.level
+    /// Its cgroup, which the hooks must look at: id and depth.
+    pub fn place(&self) -> (u64, u32) {
+        (self.cgroup.id, self.cgroup.level)
     }
 
-    /// One attempt.
-    pub async fn attempt(&mut self) -> Status {
+    /// What must be in every version of the kernel's routes.
+    pub fn routes(&self) -> Vec<(RouteKey, Route)> {
+        self.routes.clone()
+    }
+
+    /// One round.
+    pub async fn attempt(&mut self) -> Report {
         let exchange = async {
             self.stdin.write_all(b"go\n").await?;
-            self.stdout.next_line().await
+            let relayed = self.stdout.next_line().await?;
+            Ok::<_, io::Error>((relayed, self.stdout.next_line().await?))
         };
+        let verdict = |line: String| if line == "ok" { Status::Live } else { Status::Dead(line) };
+        let broken =
+            |why: String| Report { interception: Status::Dead(why.clone()), injection: Status::Dead(why) };
         match timeout(PATIENCE, exchange).await {
-            Ok(Ok(Some(line))) if line == "ok" => Status::Live,
-            Ok(Ok(Some(line))) => Status::Dead(line),
-            Ok(Ok(None)) => Status::Dead("the canary process has ended".into()),
-            Ok(Err(error)) => Status::Dead(format!("the canary process cannot be reached: {error}")),
-            Err(_) => Status::Dead(format!("the canary got no answer within {PATIENCE:?}")),
+            Ok(Ok((Some(relayed), Some(direct)))) => {
+                Report { interception: verdict(relayed), injection: verdict(direct) }
+            }
+            Ok(Ok(_)) => broken("the canary process has ended".into()),
+            Ok(Err(error)) => broken(format!("the canary process cannot be reached: {error}")),
+            Err(_) => broken(format!("the canary got no answer within {PATIENCE:?}")),
         }
     }
 
     /// Attempts for ever, and tells the last result.
-    pub async fn run(&mut self, status_tx: watch::Sender<Status>) {
+    pub async fn run(&mut self, report_tx: watch::Sender<Report>) {
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let status = self.attempt().await;
-            status_tx.send_if_modified(|last| {
-                if *last == status {
-                    return false;
-                }
-                match &status {
-                    Status::Live => tracing::info!("interception is live"),
-                    Status::Dead(why) => tracing::error!(why, "interception is not live"),
-                    Status::Unknown => {}
-                }
-                *last = status;
-                true
+            let report = self.attempt().await;
+            report_tx.send_if_modified(|last| {
+                let changed = *last != report;
+                *last = report;
+                changed
             });
         }
     }
 
     /// Ends the process and removes the cgroup.
     pub async fn stop(mut self) {
-        self.answering.abort();
+        for task in &self.answering {
+            task.abort();
+        }
         if let Err(error) = self.maps.remove_workload(self.cgroup.id) {
             tracing::warn!(%error, "cannot remove the canary from the kernel's workloads");
         }
@@ -198,16 +235,21 @@ impl Canary {
     }
 }
 
-/// Accepts intercepted attempts. One that names another destination, or none, gets no answer.
-async fn answer(listener: tokio::net::TcpListener, port: u16, cookie: u64, maps: Arc<Maps>) {
-    loop {
-        let Ok((mut stream, from)) = listener.accept().await else { continue };
-        let original = maps.take_original(cookie, from, port);
-        if original.is_ok_and(|o| o.is_some_and(|o| o.destination == Endpoint::from(ADDRESS))) {
-            // The canary tells by itself what it missed.
-            drop(stream.write_all(ANSWER).await);
-        }
-    }
+/// The first address is relayed for the reason that its server would speak first; the second is direct, proven or not.
+fn routes(direct_port: u16) -> Vec<(RouteKey, Route)> {
+    let key = |address: SocketAddr| RouteKey::new(BASE, address.into(), 0);
+    let direct = SocketAddr::from((Ipv4Addr::LOCALHOST, direct_port));
+    vec![
+        (
+            key(RELAYED),
+            Route {
+                endpoint: Endpoint::NONE,
+                count: 0,
+                flags: ROUTE_ITSELF | ROUTE_PROPAGATE | ROUTE_SERVER_FIRST,
+            },
+        ),
+        (key(DIRECT), Route { endpoint: direct.into(), count: 1, flags: ROUTE_PROPAGATE | ROUTE_PROOF }),
+    ]
 }
 
 /// Removes the cgroups of canaries whose agent died without cleaning up.
@@ -225,43 +267,6 @@ fn sweep(root: &Path) {
                     tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays")
                 }
             }
-        }
-    }
-}
-
-/// The canary process: connects at each line on standard input, until that ends.
-pub fn process(cgroup: &Path, home: &Path) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    for line in io::stdin().lock().lines() {
-        line?;
-        let mapped = SocketAddr::from((Ipv4Addr::new(127, 112, 105, 99).to_ipv6_mapped(), ADDRESS.port()));
-        match connect(ADDRESS).and_then(|()| connect(mapped)) {
-            Ok(()) => writeln!(stdout, "ok")?,
-            Err(why) => writeln!(stdout, "{why}")?,
-        }
-        stdout.flush()?;
-    }
-    // The agent is gone, perhaps killed: leave nothing behind. This fails where home is gone too, or holds controllers;
-    // the next agent then sweeps.
-    fs::write(home.join("cgroup.procs"), std::process::id().to_string())?;
-    fs::remove_dir(cgroup)
-}
-
-fn connect(to: SocketAddr) -> Result<(), String> {
-    let attempt = || -> io::Result<(SocketAddr, [u8; ANSWER.len()])> {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE / 3)?;
-        stream.set_read_timeout(Some(PATIENCE / 3))?;
-        let peer = stream.peer_addr()?;
-        let mut answer = [0; ANSWER.len()];
-        stream.read_exact(&mut answer)?;
-        Ok((peer, answer))
-    };
-    match attempt() {
-        Ok((peer, _)) if peer != to => Err(format!("connected to {to}, but getpeername says {peer}")),
-        Ok((_, answer)) if answer != *ANSWER => Err(format!("somebody else answered at {to}")),
-        Ok(_) => Ok(()),
-        Err(error) => {
-            Err(format!("a connection to {to} from the canary's cgroup was not intercepted: {error}"))
         }
     }
 }

@@ -1,10 +1,26 @@
 //! Tells the hooks, five times before they would give up, that the agent lives.
+//!
+//! A thread of its own says it, so that a busy machine does not send connections to their base: it does nothing else, and
+//! asks for a better place in the scheduler's queue. But it vouches for the data plane's runtime, which must have shown a
+//! sign of life within [`STUCK`]: connections sent to a runtime that hangs would hang too.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use picop_common::connect::HEARTBEAT_STALE_NS;
 
 use super::maps::Maps;
+
+/// How long the runtime may show no sign of life: longer than the worst queue for a CPU, shorter than a user's patience.
+const STUCK: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 5);
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` reads.
 pub fn now_ns() -> u64 {
@@ -13,14 +29,70 @@ pub fn now_ns() -> u64 {
         + u64::try_from(now.tv_nsec).unwrap_or_default()
 }
 
-/// Beats until dropped. Runs on the data plane's runtime: when that hangs, connections are no longer sent to it.
-pub async fn run(maps: Arc<Maps>) {
-    let mut tick = tokio::time::interval(Duration::from_nanos(HEARTBEAT_STALE_NS / 5));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        if let Err(error) = maps.beat(now_ns()) {
+/// The beating heart. Stops when dropped.
+#[derive(Debug)]
+pub struct Heartbeat {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+    alive: tokio::task::JoinHandle<()>,
+}
+
+impl Heartbeat {
+    /// Starts beating. To be called on the runtime that is vouched for.
+    pub fn start(maps: Arc<Maps>) -> io::Result<Self> {
+        let seen = Arc::new(AtomicU64::new(now_ns()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let alive = tokio::spawn({
+            let seen = Arc::clone(&seen);
+            async move {
+                let mut tick = tokio::time::interval(INTERVAL);
+                loop {
+                    tick.tick().await;
+                    seen.store(now_ns(), Ordering::Relaxed);
+                }
+            }
+        });
+        let thread = thread::Builder::new().name("picop-heartbeat".into()).spawn({
+            let stop = Arc::clone(&stop);
+            move || beat(&maps, &seen, &stop)
+        })?;
+        Ok(Self { stop, thread: Some(thread), alive })
+    }
+}
+
+impl Drop for Heartbeat {
+    /// No beat comes after this: what is written next stays.
+    fn drop(&mut self) {
+        self.alive.abort();
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It does not panic, and if it did, it beats no more.
+            drop(thread.join());
+        }
+    }
+}
+
+fn beat(maps: &Maps, seen: &AtomicU64, stop: &AtomicBool) {
+    // Takes CAP_SYS_NICE; without it the thread queues like any other.
+    if let Err(error) = rustix::process::nice(-10) {
+        tracing::debug!(%error, "the heartbeat has no better place in the queue");
+    }
+    let stuck = u64::try_from(STUCK.as_nanos()).unwrap_or(u64::MAX);
+    let mut was_stuck = false;
+    while !stop.load(Ordering::Relaxed) {
+        let now = now_ns();
+        let is_stuck = now.saturating_sub(seen.load(Ordering::Relaxed)) > stuck;
+        if is_stuck != was_stuck {
+            tracing::error!(
+                is_stuck,
+                "the data plane's runtime does not answer; connections go to their base meanwhile"
+            );
+            was_stuck = is_stuck;
+        }
+        if !is_stuck && let Err(error) = maps.beat(now) {
             tracing::error!(%error, "cannot write the heartbeat; connections will go to their base");
         }
+        thread::park_timeout(INTERVAL);
     }
 }

@@ -1,16 +1,20 @@
 //! The typed view of every map the two sides share.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Mutex};
+use std::{net::SocketAddr, sync::Mutex};
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockHash},
 };
 use picop_common::{
     addr::{Endpoint, PortBe},
-    connect::Reason,
-    maps::{AgentConf, Original, OriginalKey, SERVICES_MAX, Service, Workload},
+    connect::{EJECTION_NS, Event, Reason},
+    maps::{AgentConf, HEADER_BYTES, HeaderBytes, LEVELS_MAX, Original, OriginalKey, ROUTES_MAX, Workload},
+    route::{Route, RouteKey, header_key},
 };
+
+/// `BPF_F_NO_PREALLOC`: entries take memory as they come.
+const NO_PREALLOC: u32 = 1;
 
 /// A map could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,19 @@ pub enum MapsError {
         #[source]
         source: MapError,
     },
+    /// More routes than the kernel's map is allowed to hold.
+    #[error(
+        "the routes come to {entries} entries, of which the kernel's table holds {max}; the table in effect stays"
+    )]
+    TooManyRoutes {
+        /// How many there are.
+        entries: usize,
+        /// How many fit.
+        max: usize,
+    },
+    /// Two headers have the same key.
+    #[error("two contexts have the same key; change one of them by a character")]
+    HeaderCollision,
     /// A read failed.
     #[error("cannot read map {name}")]
     Read {
@@ -44,20 +61,20 @@ pub enum MapsError {
     },
 }
 
-/// Every map the agent touches. Shared: each map has its own lock, held for one system call.
-pub struct Maps {
-    agent: Mutex<Array<MapData, AgentConf>>,
-    heartbeat: Mutex<Array<MapData, u64>>,
-    workloads: Mutex<BpfHashMap<MapData, u64, Workload>>,
-    services: Mutex<Services>,
-    originals: Mutex<BpfHashMap<MapData, OriginalKey, Original>>,
-    counters: PerCpuArray<MapData, u64>,
-}
+type Routes = HashMap<MapData, RouteKey, Route>;
 
-struct Services {
-    map: BpfHashMap<MapData, Endpoint, Service>,
-    /// What the kernel's copy holds, so that a new table costs what changed.
-    written: HashMap<Endpoint, Service>,
+/// Every map the agent touches. Shared: each map has its own lock, held for one system call or a few.
+pub struct Maps {
+    agent: Mutex<(Array<MapData, AgentConf>, AgentConf)>,
+    heartbeat: Mutex<Array<MapData, u64>>,
+    workloads: Mutex<HashMap<MapData, u64, Workload>>,
+    routes: Mutex<ArrayOfMaps<MapData, Routes>>,
+    headers: Mutex<HashMap<MapData, u64, HeaderBytes>>,
+    unhealthy: Mutex<HashMap<MapData, Endpoint, u64>>,
+    originals: Mutex<HashMap<MapData, OriginalKey, Original>>,
+    socks: Mutex<SockHash<MapData, u64>>,
+    counters: PerCpuArray<MapData, u64>,
+    events: PerCpuArray<MapData, u64>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -66,32 +83,89 @@ impl std::fmt::Debug for Maps {
     }
 }
 
-macro_rules! take {
-    ($ebpf:expr, $name:literal) => {
-        $ebpf
-            .take_map($name)
-            .ok_or(MapsError::Missing { name: $name, source: None })?
-            .try_into()
-            .map_err(|source| MapsError::Missing { name: $name, source: Some(source) })?
-    };
+/// Where maps come from: a loaded object, or a predecessor's pins.
+pub trait MapSource {
+    /// Gives one out.
+    fn map(&mut self, name: &'static str) -> Result<Map, MapsError>;
+}
+
+impl MapSource for Ebpf {
+    fn map(&mut self, name: &'static str) -> Result<Map, MapsError> {
+        self.take_map(name).ok_or(MapsError::Missing { name, source: None })
+    }
+}
+
+/// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
+pub const SHARED: [&str; 11] = [
+    "AGENT",
+    "HEARTBEAT",
+    "WORKLOADS",
+    "ROUTES",
+    "HEADERS",
+    "UNHEALTHY",
+    "ORIGINALS",
+    "SOCKS",
+    "COUNTERS",
+    "EVENTS",
+    "TOLD",
+];
+
+fn take<T>(source: &mut impl MapSource, name: &'static str) -> Result<T, MapsError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    source.map(name)?.try_into().map_err(|source| MapsError::Missing { name, source: Some(source) })
 }
 
 impl Maps {
-    /// Takes the maps out of a loaded object.
-    pub fn take(ebpf: &mut Ebpf) -> Result<Self, MapsError> {
+    /// Takes the maps out of their source.
+    pub fn take(source: &mut impl MapSource) -> Result<Self, MapsError> {
+        let agent: Array<MapData, AgentConf> = take(source, "AGENT")?;
+        let written = agent.get(&0, 0).map_err(|source| MapsError::Read { name: "AGENT", source })?;
         Ok(Self {
-            agent: Mutex::new(take!(ebpf, "AGENT")),
-            heartbeat: Mutex::new(take!(ebpf, "HEARTBEAT")),
-            workloads: Mutex::new(take!(ebpf, "WORKLOADS")),
-            services: Mutex::new(Services { map: take!(ebpf, "SERVICES"), written: HashMap::new() }),
-            originals: Mutex::new(take!(ebpf, "ORIGINALS")),
-            counters: take!(ebpf, "COUNTERS"),
+            agent: Mutex::new((agent, written)),
+            heartbeat: Mutex::new(take(source, "HEARTBEAT")?),
+            workloads: Mutex::new(take(source, "WORKLOADS")?),
+            routes: Mutex::new(take(source, "ROUTES")?),
+            headers: Mutex::new(take(source, "HEADERS")?),
+            unhealthy: Mutex::new(take(source, "UNHEALTHY")?),
+            originals: Mutex::new(take(source, "ORIGINALS")?),
+            socks: Mutex::new(take(source, "SOCKS")?),
+            counters: take(source, "COUNTERS")?,
+            events: take(source, "EVENTS")?,
         })
     }
 
-    /// Writes what the hooks must know of the agent.
-    pub fn set_agent(&self, conf: AgentConf) -> Result<(), MapsError> {
-        lock(&self.agent).set(0, conf, 0).map_err(write("AGENT"))
+    /// Takes the ring buffer of connections the kernel decided by itself.
+    pub fn take_told(source: &mut impl MapSource) -> Result<RingBuf<MapData>, MapsError> {
+        take(source, "TOLD")
+    }
+
+    /// The depths at which the hooks look for workloads.
+    pub fn levels(&self) -> [u32; LEVELS_MAX] {
+        lock(&self.agent).1.levels
+    }
+
+    /// Removes all workloads but those named: what a predecessor managed and nobody does now.
+    pub fn retain_workloads(&self, keep: impl Fn(u64) -> bool) -> Result<usize, MapsError> {
+        let mut map = lock(&self.workloads);
+        let stale: Vec<u64> = map.keys().filter_map(Result::ok).filter(|id| !keep(*id)).collect();
+        for id in &stale {
+            removed(map.remove(id)).map_err(write("WORKLOADS"))?;
+        }
+        Ok(stale.len())
+    }
+
+    /// Changes what the hooks must know of the agent.
+    pub fn set_agent(&self, change: impl FnOnce(&mut AgentConf)) -> Result<(), MapsError> {
+        let (map, written) = &mut *lock(&self.agent);
+        let mut conf = *written;
+        change(&mut conf);
+        if conf != *written {
+            map.set(0, conf, 0).map_err(write("AGENT"))?;
+            *written = conf;
+        }
+        Ok(())
     }
 
     /// Says that the agent lives at `now_ns` (`CLOCK_MONOTONIC`). 0 says that it is going.
@@ -109,28 +183,54 @@ impl Maps {
         removed(lock(&self.workloads).remove(&cgroup_id)).map_err(write("WORKLOADS"))
     }
 
-    /// Makes the kernel's services those given. Those that do not fit, or cannot be written, stay unrouted: their
-    /// connections go where they would without picop. Returns how many of those there are.
-    pub fn sync_services(&self, wanted: HashMap<Endpoint, Service>) -> Result<usize, MapsError> {
-        let Services { map, written } = &mut *lock(&self.services);
-        let gone: Vec<_> = written.keys().filter(|key| !wanted.contains_key(*key)).copied().collect();
-        for key in gone {
-            removed(map.remove(&key)).map_err(write("SERVICES"))?;
-            written.remove(&key);
+    /// Puts a whole new version of the routes in effect, at once. Connections that are being decided keep the old one, which
+    /// the kernel frees after them. On an error the old one stays.
+    pub fn switch_routes(&self, entries: &[(RouteKey, Route)]) -> Result<(), MapsError> {
+        if entries.len() > ROUTES_MAX {
+            return Err(MapsError::TooManyRoutes { entries: entries.len(), max: ROUTES_MAX });
         }
-        let mut left_out = 0;
-        for (key, service) in wanted {
-            if written.get(&key) == Some(&service) {
-                continue;
-            }
-            if written.len() >= SERVICES_MAX && !written.contains_key(&key) {
-                left_out += 1;
-                continue;
-            }
-            map.insert(key, service, 0).map_err(write("SERVICES"))?;
-            written.insert(key, service);
+        // Sized to what it holds: its buckets, unlike its entries, are allocated at once.
+        let capacity = u32::try_from(entries.len().next_power_of_two().max(64)).expect("checked above");
+        let mut version = Routes::create(capacity, NO_PREALLOC).map_err(write("ROUTES"))?;
+        for (key, route) in entries {
+            version.insert(key, route, 0).map_err(write("ROUTES"))?;
         }
-        Ok(left_out)
+        lock(&self.routes).set(0, &version, 0).map_err(write("ROUTES"))
+    }
+
+    /// Has the kernel know a header, and returns its key. Headers stay: a connection may have been routed with one and not
+    /// have sent yet.
+    pub fn put_header(&self, wire: &[u8]) -> Result<u64, MapsError> {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..wire.len()].copy_from_slice(wire);
+        let header = HeaderBytes { len: u32::try_from(wire.len()).expect("a header"), bytes };
+        let key = header_key(wire);
+        let mut map = lock(&self.headers);
+        match map.get(&key, 0) {
+            Ok(known) if known == header => return Ok(key),
+            Ok(_) => return Err(MapsError::HeaderCollision),
+            Err(MapError::KeyNotFound) => {}
+            Err(source) => return Err(MapsError::Read { name: "HEADERS", source }),
+        }
+        map.insert(key, header, 0).map_err(write("HEADERS"))?;
+        Ok(key)
+    }
+
+    /// Has an endpoint that did not take a connection passed over for a while, where there are others.
+    pub fn eject(&self, endpoint: SocketAddr, now_ns: u64) -> Result<(), MapsError> {
+        lock(&self.unhealthy)
+            .insert(Endpoint::from(endpoint), now_ns + EJECTION_NS, 0)
+            .map_err(write("UNHEALTHY"))
+    }
+
+    /// Whether an endpoint is to be passed over.
+    pub fn is_ejected(&self, endpoint: SocketAddr, now_ns: u64) -> bool {
+        lock(&self.unhealthy).get(&Endpoint::from(endpoint), 0).is_ok_and(|until| now_ns < until)
+    }
+
+    /// How many sockets are enrolled.
+    pub fn enrolled(&self) -> usize {
+        lock(&self.socks).keys().filter_map(Result::ok).count()
     }
 
     /// Where a connection accepted on `listener` from `client` wanted to go. Once: it takes the record out.
@@ -175,17 +275,18 @@ impl Maps {
 
     /// Connections counted per reason since the programs were loaded, summed over CPUs.
     pub fn counters(&self) -> Result<Vec<(Reason, u64)>, MapsError> {
-        Reason::ALL
-            .into_iter()
-            .map(|reason| {
-                let values = self
-                    .counters
-                    .get(&(reason as u32), 0)
-                    .map_err(|source| MapsError::Read { name: "COUNTERS", source })?;
-                Ok((reason, values.iter().sum()))
-            })
-            .collect()
+        Reason::ALL.iter().map(|r| Ok((*r, sum(&self.counters, *r as u32, "COUNTERS")?))).collect()
     }
+
+    /// What happened to connections since the programs were loaded, summed over CPUs.
+    pub fn events(&self) -> Result<Vec<(Event, u64)>, MapsError> {
+        Event::ALL.iter().map(|e| Ok((*e, sum(&self.events, *e as u32, "EVENTS")?))).collect()
+    }
+}
+
+fn sum(map: &PerCpuArray<MapData, u64>, index: u32, name: &'static str) -> Result<u64, MapsError> {
+    let values = map.get(&index, 0).map_err(|source| MapsError::Read { name, source })?;
+    Ok(values.iter().sum())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

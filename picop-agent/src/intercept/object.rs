@@ -12,6 +12,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pi
 )]
 pub struct LoadError(#[source] Box<aya::EbpfError>);
 
+/// Identifies the object: agents of one hash share map layouts and programs.
+pub fn hash() -> u64 {
+    picop_common::route::fnv1a(OBJECT)
+}
+
 /// Parses the object and creates its maps. Programs are loaded one by one by those who attach them.
 pub fn load() -> Result<Ebpf, LoadError> {
     EbpfLoader::new().load(OBJECT).map_err(|e| LoadError(Box::new(e)))

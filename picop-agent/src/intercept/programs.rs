@@ -4,9 +4,10 @@ use std::{fs::File, os::fd::AsFd as _, path::PathBuf};
 
 use aya::{
     Ebpf,
+    maps::SockHash,
     programs::{
-        CgroupAttachMode, CgroupSockAddr, ProgramError, SockOps, cgroup_sock_addr::CgroupSockAddrLink,
-        links::Link, sock_ops::SockOpsLink,
+        CgroupAttachMode, CgroupSockAddr, ProgramError, SkMsg, SockOps,
+        links::{FdLink, LinkError},
     },
 };
 use aya_obj::generated::bpf_attach_type;
@@ -32,6 +33,15 @@ pub enum AttachError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// A map cannot be used.
+    #[error("cannot use map {name}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// The kernel's words.
+        #[source]
+        source: std::io::Error,
+    },
     /// The cgroup cannot be opened.
     #[error("cannot open cgroup {path}")]
     Open {
@@ -54,6 +64,15 @@ pub enum AttachError {
         /// The kernel's words.
         #[source]
         source: Box<ProgramError>,
+    },
+    /// An attachment is no `bpf_link`: the kernel is older than 5.7.
+    #[error("program {name} was attached without a link, which takes Linux 5.7")]
+    Link {
+        /// The program.
+        name: &'static str,
+        /// What aya says.
+        #[source]
+        source: Box<LinkError>,
     },
     /// Attached, but not there when read back.
     #[error("program {name} was attached to {path}, but the kernel does not list it there")]
@@ -85,26 +104,41 @@ pub const SOCK_ADDR: [(&str, bpf_attach_type); 4] = [
 /// The one hook on TCP events.
 pub const SOCK_OPS: &str = "sock_ops";
 
+/// The program of enrolled sockets' messages, and the map it is attached to.
+pub const SK_MSG: (&str, &str) = ("msg", "SOCKS");
+
 /// A `bpf_link` always lets others attach beside it: the kernel adds `BPF_F_ALLOW_MULTI` itself
 /// (`cgroup_bpf_link_attach`) and, up to 6.12 at least, answers EINVAL to any flag given with a link. `Single` is how
 /// aya spells "no flag".
 const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
-/// The programs' links. Dropping it detaches them.
+/// The programs' links, in the order they were attached. Dropping it detaches those that are not pinned.
 #[derive(Debug)]
 #[must_use]
 pub struct Attached {
-    sock_addr: Vec<CgroupSockAddrLink>,
-    sock_ops: SockOpsLink,
+    pub(super) links: Vec<(&'static str, FdLink)>,
+    pub(super) ids: Vec<u32>,
 }
 
 impl Attached {
-    /// Detaches the programs: connects are left alone before their events are.
-    pub fn detach(self) -> Result<(), ProgramError> {
-        let Self { sock_addr, sock_ops } = self;
-        sock_addr.into_iter().try_for_each(Link::detach)?;
-        sock_ops.detach()
+    /// The kernel's ids of the programs.
+    pub fn program_ids(&self) -> &[u32] {
+        &self.ids
     }
+
+    /// Detaches the programs, the last attached first: connects are left alone before their events are.
+    pub fn detach(self) {
+        for (_, link) in self.links.into_iter().rev() {
+            // Closing the last descriptor of a link that is not pinned detaches it; close cannot fail.
+            drop(link);
+        }
+    }
+}
+
+/// Names of all links, in the order they are attached. Sockets must find their original destination recorded as soon as
+/// connects are rewritten: `sock_ops` goes first.
+pub fn link_names() -> impl Iterator<Item = &'static str> {
+    std::iter::once(SOCK_OPS).chain(SOCK_ADDR.iter().rev().map(|(name, _)| *name))
 }
 
 /// Loads every program of interception, without attaching: what a wrong kernel or a missing capability refuses shows
@@ -114,8 +148,25 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
         let program: &mut CgroupSockAddr = program(ebpf, name)?;
         program.load().map_err(|e| AttachError::Load { name, source: Box::new(e) })?;
     }
-    let program: &mut SockOps = program(ebpf, SOCK_OPS)?;
-    program.load().map_err(|e| AttachError::Load { name: SOCK_OPS, source: Box::new(e) })
+    let ops: &mut SockOps = program(ebpf, SOCK_OPS)?;
+    ops.load().map_err(|e| AttachError::Load { name: SOCK_OPS, source: Box::new(e) })?;
+    attach_to_socks(ebpf)
+}
+
+/// The kernel has no `bpf_link` for this attachment: it lives as long as the map, whoever made it, and a sockhash nobody
+/// enrols sockets in does nothing.
+pub fn attach_to_socks(ebpf: &mut Ebpf) -> Result<(), AttachError> {
+    let (name, map) = SK_MSG;
+    let failed = |e: ProgramError| AttachError::Load { name, source: Box::new(e) };
+    let socks: SockHash<_, u64> =
+        ebpf.map(map).and_then(|m| m.try_into().ok()).ok_or(AttachError::Missing { name: map })?;
+    let fd = socks.fd().try_clone().map_err(|source| AttachError::Map { name: map, source })?;
+    let msg: &mut SkMsg = program(ebpf, name)?;
+    msg.load().map_err(failed)?;
+    let id = msg.attach(&fd).map_err(failed)?;
+    // Forgotten on purpose: the link's drop would detach it from a map that outlives this process when pinned.
+    std::mem::forget(msg.take_link(id).map_err(failed)?);
+    Ok(())
 }
 
 /// Attaches the loaded programs and reads the attachments back. On an error nothing stays attached.
@@ -125,26 +176,34 @@ pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError>
     let failed = |name: &'static str| {
         move |e: ProgramError| AttachError::Attach { name, path: path.clone(), source: Box::new(e) }
     };
-    let there = |name: &'static str, kind: bpf_attach_type, id: u32| {
+    let mut own = Vec::with_capacity(SOCK_ADDR.len() + 1);
+    let mut there = |name: &'static str, kind: bpf_attach_type, id: u32| {
+        own.push(id);
         let ids = sys::attached_programs(dir.as_fd(), kind)
             .map_err(|source| AttachError::Query { path: path.clone(), source })?;
         if ids.contains(&id) { Ok(()) } else { Err(AttachError::NotThere { name, path: path.clone() }) }
     };
-    // Sockets must find their original destination recorded as soon as connects are rewritten: sock_ops goes first, and
-    // on the way out (fields drop in order) last.
-    let ops: &mut SockOps = program(ebpf, SOCK_OPS)?;
-    let id = ops.attach(&dir, MODE).map_err(failed(SOCK_OPS))?;
-    let sock_ops = ops.take_link(id).map_err(failed(SOCK_OPS))?;
-    there(SOCK_OPS, bpf_attach_type::BPF_CGROUP_SOCK_OPS, ops.info().map_err(failed(SOCK_OPS))?.id())?;
-    let mut sock_addr = Vec::with_capacity(SOCK_ADDR.len());
-    for (name, kind) in SOCK_ADDR.into_iter().rev() {
-        let hook: &mut CgroupSockAddr = program(ebpf, name)?;
-        let id = hook.attach(&dir, MODE).map_err(failed(name))?;
-        sock_addr.push(hook.take_link(id).map_err(failed(name))?);
-        there(name, kind, hook.info().map_err(failed(name))?.id())?;
+    let mut links = Vec::with_capacity(SOCK_ADDR.len() + 1);
+    for name in link_names() {
+        let linked = |source: LinkError| AttachError::Link { name, source: Box::new(source) };
+        let (kind, link, id) = match SOCK_ADDR.iter().find(|(n, _)| *n == name) {
+            None => {
+                let ops: &mut SockOps = program(ebpf, name)?;
+                let link = ops.attach(&dir, MODE).map_err(failed(name))?;
+                let link = ops.take_link(link).map_err(failed(name))?.try_into().map_err(linked)?;
+                (bpf_attach_type::BPF_CGROUP_SOCK_OPS, link, ops.info().map_err(failed(name))?.id())
+            }
+            Some((_, kind)) => {
+                let hook: &mut CgroupSockAddr = program(ebpf, name)?;
+                let link = hook.attach(&dir, MODE).map_err(failed(name))?;
+                let link = hook.take_link(link).map_err(failed(name))?.try_into().map_err(linked)?;
+                (*kind, link, hook.info().map_err(failed(name))?.id())
+            }
+        };
+        links.push((name, link));
+        there(name, kind, id)?;
     }
-    sock_addr.reverse();
-    Ok(Attached { sock_addr, sock_ops })
+    Ok(Attached { links, ids: own })
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, AttachError>

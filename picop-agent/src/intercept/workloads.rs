@@ -6,14 +6,15 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use picop_common::{
     addr::PortBe,
-    maps::{AgentConf, LEVELS_MAX, WORKLOAD_BYPASS, Workload},
+    maps::{LEVELS_MAX, WORKLOAD_BYPASS, WORKLOAD_HEADER, WORKLOAD_RELAY, Workload},
+    route::environment_key,
 };
 use tokio::sync::mpsc;
 
@@ -22,7 +23,10 @@ use super::{
     maps::{Maps, MapsError},
     netns::{Listeners, Netns, NetnsError, NetnsId, NetnsThread},
 };
-use crate::route::{RouteTable, WorkloadSpec};
+use crate::{
+    protocol::Context,
+    route::{ContextSource, PathChoice, RouteTable, WorkloadSpec},
+};
 
 /// How often the cgroup tree is looked at. A pod's first connection comes later than this after its cgroup appears:
 /// its images' processes have yet to start.
@@ -39,6 +43,21 @@ pub struct ManagedWorkload {
     pub netns: Arc<Netns>,
     /// `SO_NETNS_COOKIE` of that.
     pub netns_cookie: u64,
+}
+
+/// Names of workloads by their key in the kernel. A clone is the same registry.
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Arc<Mutex<HashMap<u64, Arc<str>>>>);
+
+impl Registry {
+    /// The name of a managed workload.
+    pub fn name(&self, id: u64) -> Option<Arc<str>> {
+        self.lock().get(&id).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the reconciler tells whoever serves connections.
@@ -112,9 +131,13 @@ pub struct Reconciler {
     netns: NetnsThread,
     event_tx: mpsc::UnboundedSender<Event>,
     managed: BTreeMap<u64, Managed>,
-    conf: AgentConf,
+    registry: Registry,
     /// Depths to look at besides the workloads' own.
     fixed_levels: Vec<u32>,
+    /// Cgroups that somebody else put into the kernel's workloads.
+    fixed_ids: Vec<u64>,
+    /// Whether a predecessor's workloads were gone through.
+    inherited_gone: bool,
     /// What was last said of each workload that cannot be managed, so that it is said once.
     complaints: HashMap<u64, String>,
 }
@@ -128,6 +151,7 @@ struct Managed {
 
 impl Reconciler {
     /// Manages workloads below `root`, the cgroup the programs are attached to.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one agent, put together in one place")]
     pub fn new(
         mount: CgroupMount,
         root: Cgroup,
@@ -135,9 +159,8 @@ impl Reconciler {
         maps: Arc<Maps>,
         netns: NetnsThread,
         event_tx: mpsc::UnboundedSender<Event>,
-        fixed_levels: Vec<u32>,
+        fixed: &[(u64, u32)],
     ) -> Self {
-        let conf = AgentConf { agent_cgroup: own.id, ..AgentConf::default() };
         Self {
             mount,
             root,
@@ -146,10 +169,17 @@ impl Reconciler {
             netns,
             event_tx,
             managed: BTreeMap::new(),
-            conf,
-            fixed_levels,
+            registry: Registry::default(),
+            fixed_levels: fixed.iter().map(|(_, level)| *level).collect(),
+            fixed_ids: fixed.iter().map(|(id, _)| *id).collect(),
+            inherited_gone: false,
             complaints: HashMap::new(),
         }
+    }
+
+    /// The names of what is managed.
+    pub fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 
     /// One round. Returns how many workloads are managed and how many are waiting.
@@ -180,7 +210,17 @@ impl Reconciler {
                 Err(error) => self.complain(cgroup, &error),
             }
         }
-        self.set_levels()?;
+        self.set_levels(|_| false)?;
+        if !self.inherited_gone {
+            // What a predecessor managed and this agent does not. Only when the hooks are told of all that is managed.
+            let fixed = self.fixed_ids.clone();
+            let gone =
+                self.maps.retain_workloads(|id| self.managed.contains_key(&id) || fixed.contains(&id))?;
+            if gone > 0 {
+                tracing::info!(workloads = gone, "workloads of the last agent are no longer managed");
+            }
+            self.inherited_gone = true;
+        }
         Ok((self.managed.len(), self.complaints.len()))
     }
 
@@ -234,10 +274,12 @@ impl Reconciler {
         if self.event_tx.send(added).is_err() {
             return Ok(()); // The agent is going.
         }
-        let entry = managed.entry();
+        let entry = managed.entry(cgroup.id, &self.maps);
+        self.registry.lock().insert(cgroup.id, cgroup.rel.as_str().into());
         self.managed.insert(cgroup.id, managed);
-        self.set_levels()?;
-        if let Err(error) = self.maps.put_workload(cgroup.id, entry) {
+        // A predecessor's levels stay until all that it managed was looked at.
+        self.set_levels(|level| self.maps.levels().contains(&level))?;
+        if let Err(error) = entry.and_then(|entry| self.maps.put_workload(cgroup.id, entry)) {
             self.remove(cgroup.id)?;
             return Err(error.into());
         }
@@ -252,7 +294,7 @@ impl Reconciler {
     fn update(&mut self, id: u64, spec: &WorkloadSpec) -> Result<(), MapsError> {
         let Some(managed) = self.managed.get(&id) else { return Ok(()) };
         managed.workload.spec.store(Arc::new(spec.clone()));
-        self.maps.put_workload(id, managed.entry())?;
+        self.maps.put_workload(id, managed.entry(id, &self.maps)?)?;
         tracing::info!(workload = managed.workload.name, "workload changed");
         Ok(())
     }
@@ -260,16 +302,18 @@ impl Reconciler {
     fn remove(&mut self, id: u64) -> Result<(), MapsError> {
         let Some(managed) = self.managed.remove(&id) else { return Ok(()) };
         self.maps.remove_workload(id)?;
+        self.registry.lock().remove(&id);
         tracing::info!(workload = managed.workload.name, "workload is gone");
         // Whoever accepts ends with the agent at the latest.
         drop(self.event_tx.send(Event::Removed(managed.workload)));
         Ok(())
     }
 
-    /// Tells the hooks at which depths to look, deepest first.
-    fn set_levels(&mut self) -> Result<(), MapsError> {
+    /// Tells the hooks at which depths to look, deepest first: where something is managed, and where `keep` says.
+    fn set_levels(&self, keep: impl Fn(u32) -> bool) -> Result<(), MapsError> {
         let mut levels = self.fixed_levels.clone();
         levels.extend(self.managed.values().map(|m| m.level));
+        levels.extend(self.maps.levels().into_iter().filter(|level| *level != 0 && keep(*level)));
         levels.sort_unstable_by(|a, b| b.cmp(a));
         levels.dedup();
         if levels.len() > LEVELS_MAX {
@@ -278,15 +322,14 @@ impl Reconciler {
                 levels.len()
             );
         }
-        let mut conf = AgentConf { levels: [0; LEVELS_MAX], ..self.conf };
-        for (slot, level) in conf.levels.iter_mut().zip(levels) {
+        let mut slots = [0; LEVELS_MAX];
+        for (slot, level) in slots.iter_mut().zip(levels) {
             *slot = level;
         }
-        if conf != self.conf {
-            self.maps.set_agent(conf)?;
-            self.conf = conf;
-        }
-        Ok(())
+        self.maps.set_agent(|conf| {
+            conf.agent_cgroup = self.own.id;
+            conf.levels = slots;
+        })
     }
 
     fn complain(&mut self, cgroup: &Cgroup, error: &WorkloadError) {
@@ -299,13 +342,28 @@ impl Reconciler {
 }
 
 impl Managed {
-    fn entry(&self) -> Workload {
-        Workload {
+    /// What the hooks must know of it. Its header is in the kernel before anything names it.
+    fn entry(&self, id: u64, maps: &Maps) -> Result<Workload, MapsError> {
+        let spec = self.workload.spec.load();
+        let mut flags = 0;
+        if spec.bypass {
+            flags |= WORKLOAD_BYPASS;
+        }
+        if spec.context == ContextSource::Header {
+            flags |= WORKLOAD_HEADER;
+        }
+        if spec.path == PathChoice::Relay {
+            flags |= WORKLOAD_RELAY;
+        }
+        Ok(Workload {
+            id,
             netns_cookie: self.workload.netns_cookie,
+            environment: spec.environment.as_ref().map_or(0, |e| environment_key(e.as_str().as_bytes())),
+            header: spec.own.as_ref().map(Context::wire).map_or(Ok(0), |wire| maps.put_header(wire))?,
             listener_v4: self.listener_v4,
             listener_v6: self.listener_v6,
-            flags: if self.workload.spec.load().bypass { WORKLOAD_BYPASS } else { 0 },
-        }
+            flags,
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! The keys and values that travel with a connection.
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use picop_common::header::{Detected, ENV_ID, EncodeError, Field, Header, MAX_LEN, detect, encode};
 
@@ -36,6 +36,29 @@ pub enum EnvSource {
     Baggage,
 }
 
+/// Why a workload's keys make no header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OwnContextError {
+    /// They would not fit.
+    #[error("a header holds 255 bytes, and these keys take more; shorten or remove {key}")]
+    TooLong {
+        /// The longest.
+        key: String,
+    },
+    /// One is no key.
+    #[error("{key:?} is no key of a header: letters, digits and dashes, please")]
+    Key {
+        /// Which.
+        key: String,
+    },
+    /// One is the environment's.
+    #[error("{key} is the environment's key; write `environment:` instead")]
+    Environment {
+        /// As written.
+        key: String,
+    },
+}
+
 /// What [`Context::with_env`] left out to make room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
@@ -63,6 +86,33 @@ impl Context {
     /// The context of a connection of which nothing but its environment is known.
     pub fn for_env(env: &EnvId) -> Self {
         Self::encoded(vec![Field::new(ENV_ID, env.as_str())], env).0
+    }
+
+    /// The context of everything a workload says by itself: its environment and its own keys. None if it says nothing.
+    ///
+    /// # Errors
+    /// When a header cannot hold it; nothing is dropped, as this is configuration, not traffic.
+    pub fn for_workload(
+        env: Option<&EnvId>,
+        keys: &BTreeMap<String, String>,
+    ) -> Result<Option<Self>, OwnContextError> {
+        if env.is_none() && keys.is_empty() {
+            return Ok(None);
+        }
+        if let Some(key) = keys.keys().find(|key| key.eq_ignore_ascii_case(ENV_ID)) {
+            return Err(OwnContextError::Environment { key: key.clone() });
+        }
+        let own = env.map(|env| Field::new(ENV_ID, env.as_str()));
+        let mut fields: Vec<_> =
+            own.into_iter().chain(keys.iter().map(|(key, value)| Field::new(key, value))).collect();
+        let mut out = [0; MAX_LEN];
+        let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+        let len = encode(&mut fields, &mut out).map_err(|error| match error {
+            EncodeError::TooLong { key, .. } => OwnContextError::TooLong { key: name(key) },
+            EncodeError::InvalidKey { key } => OwnContextError::Key { key: name(key) },
+        })?;
+        let env = env.map_or(Env::None, |env| Env::Named(env.clone(), EnvSource::Header));
+        Ok(Some(Self { wire: out[..len].into(), env }))
     }
 
     /// The environment it names. None too if it names one by something that is no name: see [`Context::rejected_env`].

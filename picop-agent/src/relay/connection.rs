@@ -175,7 +175,7 @@ fn outgoing(decision: &Decision, context: Option<Context>, spec: &WorkloadSpec) 
     if decision.reason == Reason::NotAService {
         return context.map_or(Outgoing { told: "none", ..Outgoing::default() }, |c| told(&c, 0));
     }
-    let known = context.is_some() || decision.environment.is_some();
+    let known = context.is_some() || spec.own.is_some();
     match decision.header {
         HeaderPolicy::Strip => Outgoing { told: if known { "strip" } else { "none" }, ..Outgoing::default() },
         HeaderPolicy::Propagate => match (context, &spec.environment) {
@@ -184,8 +184,9 @@ fn outgoing(decision: &Decision, context: Option<Context>, spec: &WorkloadSpec) 
                 told(&context, dropped.baggage + dropped.tracestate + dropped.lines)
             }
             (Some(context), _) => told(&context, 0),
-            (None, Some(env)) => told(&Context::for_env(env), 0),
-            (None, None) => Outgoing { told: "none", ..Outgoing::default() },
+            (None, _) => {
+                spec.own.as_ref().map_or(Outgoing { told: "none", ..Outgoing::default() }, |own| told(own, 0))
+            }
         },
     }
 }

@@ -21,6 +21,18 @@ pub enum HeaderPolicy {
     Propagate,
 }
 
+/// Who sends the first bytes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpeaksFirst {
+    /// The client, with a request: a header can wait for it.
+    #[default]
+    Client,
+    /// The server, with a greeting (MySQL, SMTP, ...): a server that is to be told the context must be told at once. The
+    /// agent does that, so such connections are relayed.
+    Server,
+}
+
 /// What becomes of a connection whose variant exists but has no endpoint that could take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -92,6 +104,8 @@ pub struct Service {
     pub fallback: Fallback,
     /// Whether clients start with a header of their own.
     pub expect_header: ExpectHeader,
+    /// Who sends the first bytes. Matters where the server is to be told the context.
+    pub speaks_first: SpeaksFirst,
 }
 
 impl Service {
@@ -105,6 +119,7 @@ impl Service {
             variants: HashMap::new(),
             fallback: Fallback::default(),
             expect_header: ExpectHeader::default(),
+            speaks_first: SpeaksFirst::default(),
         }
     }
 

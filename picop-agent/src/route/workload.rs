@@ -5,7 +5,7 @@ use glob::{MatchOptions, Pattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::EnvId;
+use crate::protocol::{Context, EnvId};
 
 /// Whether a workload's own connections say which environment they are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,17 @@ pub enum ContextSource {
     Header,
 }
 
+/// How a workload's connections to services travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathChoice {
+    /// As directly as each allows.
+    #[default]
+    Auto,
+    /// All through the agent, which then sees their bytes and their end.
+    Relay,
+}
+
 /// One entry of the list of managed workloads. The first entry that matches a cgroup describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadSpec {
@@ -28,8 +39,13 @@ pub struct WorkloadSpec {
     pub environment: Option<EnvId>,
     /// Whether its connections carry a context of their own.
     pub context: ContextSource,
+    /// How its connections travel.
+    pub path: PathChoice,
     /// The file of its network namespace; without one, that of the first process in the cgroup.
     pub netns: Option<PathBuf>,
+    /// What it says by itself: its environment and its own keys, as a header. Written on its connections to services that
+    /// are to be told, unless the application sends a header of its own.
+    pub own: Option<Context>,
     /// Leave its connections alone, at once.
     pub bypass: bool,
     /// Most connections of it relayed at the same time; without one, the agent's own limit.
@@ -43,7 +59,9 @@ impl WorkloadSpec {
             cgroup,
             environment: None,
             context: ContextSource::default(),
+            path: PathChoice::default(),
             netns: None,
+            own: None,
             bypass: false,
             max_connections: None,
         }

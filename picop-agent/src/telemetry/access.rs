@@ -124,3 +124,42 @@ impl Drop for AccessRecord {
         );
     }
 }
+
+/// A connection the kernel decided by itself. Told when it is decided, as nobody sees its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct<'a> {
+    /// The workload.
+    pub workload: &'a str,
+    /// The service, if it still is one.
+    pub service: Option<&'a str>,
+    /// Where the client wanted to go.
+    pub original: SocketAddr,
+    /// The workload's environment.
+    pub environment: Option<&'a str>,
+    /// Why it goes where it goes.
+    pub reason: &'static str,
+    /// Where that is.
+    pub backend: Option<SocketAddr>,
+    /// Whether the kernel writes a header.
+    pub injected: bool,
+    /// Whether it was refused.
+    pub refused: bool,
+}
+
+/// Logs one.
+pub fn direct(line: &Direct<'_>) {
+    let Direct { workload, service, original, environment, reason, backend, injected, refused } = *line;
+    tracing::info!(
+        target: "access",
+        workload,
+        service,
+        %original,
+        environment,
+        env_source = if environment.is_some() { "workload" } else { "none" },
+        reason,
+        path = if refused { "refused" } else { "direct" },
+        backend = backend.map(display),
+        header = if injected { "propagate" } else if environment.is_some() { "strip" } else { "none" },
+        outcome = if refused { "refused" } else { "routed" },
+    );
+}

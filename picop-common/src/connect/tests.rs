@@ -3,15 +3,18 @@
 use core::net::SocketAddr;
 
 use super::*;
-use crate::addr::PortBe;
+use crate::{addr::PortBe, route::environment_key};
 
 #[derive(Clone)]
 struct Fake {
     workload: Option<Workload>,
     agent: bool,
+    flags: u32,
     tcp: bool,
     destination: SocketAddr,
-    services: Vec<(SocketAddr, Service)>,
+    routes: Vec<(RouteKey, Route)>,
+    unhealthy: Vec<SocketAddr>,
+    random: u32,
     netns: u64,
     bound: bool,
     age_ns: u64,
@@ -24,14 +27,23 @@ impl Facts for Fake {
     fn is_agent(&self) -> bool {
         self.agent
     }
+    fn agent_flags(&self) -> u32 {
+        self.flags
+    }
     fn is_tcp(&self) -> bool {
         self.tcp
     }
     fn destination(&self) -> Endpoint {
         self.destination.into()
     }
-    fn service(&self, at: &Endpoint) -> Option<Service> {
-        self.services.iter().find(|(a, _)| Endpoint::from(*a) == *at).map(|(_, s)| *s)
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        self.routes.iter().find(|(k, _)| k == key).map(|(_, r)| *r)
+    }
+    fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
+        self.unhealthy.iter().any(|u| Endpoint::from(*u) == *endpoint)
+    }
+    fn random(&self) -> u32 {
+        self.random
     }
     fn netns_cookie(&self) -> u64 {
         self.netns
@@ -48,23 +60,61 @@ fn addr(s: &str) -> SocketAddr {
     s.parse().unwrap()
 }
 
-/// A connection that is relayed; each test changes one fact.
-fn relayed() -> Fake {
+fn group(environment: u64, at: &str, endpoints: &[&str], flags: u16) -> Vec<(RouteKey, Route)> {
+    let key = |slot| RouteKey::new(environment, addr(at).into(), slot);
+    let count = u16::try_from(endpoints.len()).unwrap();
+    let first = endpoints.first().map_or(Endpoint::NONE, |e| addr(e).into());
+    let mut entries = vec![(key(0), Route { endpoint: first, count, flags })];
+    for (slot, endpoint) in endpoints.iter().enumerate().skip(1) {
+        let endpoint = addr(endpoint).into();
+        entries.push((key(u32::try_from(slot).unwrap()), Route { endpoint, count: 0, flags: 0 }));
+    }
+    entries
+}
+
+const PLAIN: &str = "10.96.0.1:80";
+const ITSELF: &str = "10.96.0.2:80";
+const V6: &str = "[fd00::1]:80";
+const MANY: &str = "10.96.0.3:80";
+const EMPTY: &str = "10.96.0.4:80";
+const STRICT: &str = "10.96.0.5:80";
+const MIXED: &str = "[fd00::2]:80";
+
+/// A connection to a variant; each test changes one fact.
+fn connection() -> Fake {
+    let pr1 = environment_key(b"pr-1");
+    let mut routes = Vec::new();
+    routes.extend(group(BASE, PLAIN, &["10.1.0.1:8080"], 0));
+    routes.extend(group(pr1, PLAIN, &["10.2.0.1:8080"], 0));
+    routes.extend(group(BASE, ITSELF, &[], ROUTE_ITSELF));
+    routes.extend(group(BASE, V6, &["[fd01::1]:8080"], 0));
+    routes.extend(group(pr1, V6, &["[fd02::1]:8080"], 0));
+    routes.extend(group(BASE, MANY, &["10.1.0.1:1", "10.1.0.2:2", "10.1.0.3:3"], 0));
+    routes.extend(group(BASE, EMPTY, &[], 0));
+    routes.extend(group(BASE, STRICT, &["10.1.0.1:8080"], ROUTE_REFUSE));
+    routes.extend(group(pr1, STRICT, &[], 0));
+    routes.extend(group(BASE, MIXED, &["10.1.0.1:8080"], 0));
+    routes.extend([(
+        RouteKey::new(REVERSE, addr("10.1.0.1:8080").into(), 0),
+        Route { endpoint: addr(PLAIN).into(), count: 0, flags: 0 },
+    )]);
     Fake {
         workload: Some(Workload {
+            id: 1,
             netns_cookie: 7,
+            environment: pr1,
+            header: 99,
             listener_v4: PortBe::from_host(4001),
             listener_v6: PortBe::from_host(6001),
             flags: 0,
         }),
         agent: false,
+        flags: AGENT_INJECT,
         tcp: true,
-        destination: addr("10.96.0.1:80"),
-        services: vec![
-            (addr("10.96.0.1:80"), Service { base: addr("10.1.0.1:8080").into(), flags: 0 }),
-            (addr("10.96.0.2:80"), Service::default()),
-            (addr("[fd00::1]:80"), Service { base: addr("10.1.0.1:8080").into(), flags: 0 }),
-        ],
+        destination: addr(PLAIN),
+        routes,
+        unhealthy: vec![],
+        random: 0,
         netns: 7,
         bound: false,
         age_ns: 0,
@@ -72,54 +122,165 @@ fn relayed() -> Fake {
 }
 
 fn with(change: impl FnOnce(&mut Fake)) -> Decision {
-    let mut fake = relayed();
+    let mut fake = connection();
     change(&mut fake);
     decide(&fake)
 }
 
+fn to(endpoint: &str, reason: Reason) -> Decision {
+    Decision::Direct { to: addr(endpoint).into(), header: 0, watch: false, reason }
+}
+
+fn relay4(reason: Reason) -> Decision {
+    Decision::Relay(addr("127.0.0.1:4001").into(), reason)
+}
+
+fn instrumented(f: &mut Fake) {
+    f.workload.as_mut().unwrap().flags = WORKLOAD_HEADER;
+}
+
+fn flag(f: &mut Fake, service: &str, flags: u16) {
+    let key = RouteKey::new(BASE, addr(service).into(), 0);
+    f.routes.iter_mut().find(|(k, _)| *k == key).unwrap().1.flags |= flags;
+}
+
+fn base_of(f: &mut Fake) {
+    f.workload.as_mut().unwrap().environment = environment_key(b"other");
+}
+
 #[test]
-fn every_reason_has_its_fact() {
-    use Decision::{Direct, Pass, Relay};
-    let relay4 = Relay(addr("127.0.0.1:4001").into());
-    let relay6 = Relay(addr("[::1]:6001").into());
+fn left_alone() {
+    use Decision::Pass;
+    for (name, got, reason) in [
+        ("unmanaged", with(|f| f.workload = None), Reason::NotManaged),
+        ("agent", with(|f| f.agent = true), Reason::IsAgent),
+        ("udp", with(|f| f.tcp = false), Reason::NotTcp),
+        ("bypassed", with(|f| f.workload.as_mut().unwrap().flags = WORKLOAD_BYPASS), Reason::Bypassed),
+        ("elsewhere", with(|f| f.destination = addr("10.9.9.9:80")), Reason::NotAService),
+        ("other port", with(|f| f.destination = addr("10.96.0.1:81")), Reason::NotAService),
+        ("an endpoint itself", with(|f| f.destination = addr("10.1.0.1:8080")), Reason::NotAService),
+        ("base is the address itself", with(|f| f.destination = addr(ITSELF)), Reason::NoVariant),
+    ] {
+        assert_eq!(got, Pass(reason), "{name}");
+    }
+}
+
+#[test]
+fn direct() {
+    for (name, got, want) in [
+        ("variant", with(|_| {}), to("10.2.0.1:8080", Reason::Variant)),
+        (
+            "v4-mapped",
+            with(|f| f.destination = addr("[::ffff:10.96.0.1]:80")),
+            to("10.2.0.1:8080", Reason::Variant),
+        ),
+        ("v6", with(|f| f.destination = addr(V6)), to("[fd02::1]:8080", Reason::Variant)),
+        ("no variant", with(base_of), to("10.1.0.1:8080", Reason::NoVariant)),
+        (
+            "no environment",
+            with(|f| f.workload.as_mut().unwrap().environment = 0),
+            to("10.1.0.1:8080", Reason::NoEnvironment),
+        ),
+        ("works with a stale agent", with(|f| f.age_ns = u64::MAX), to("10.2.0.1:8080", Reason::Variant)),
+        ("and in another netns", with(|f| f.netns = 8), to("10.2.0.1:8080", Reason::Variant)),
+        (
+            "translated before",
+            with(|f| (f.flags |= AGENT_REVERSE, f.destination = addr("10.1.0.1:8080")).1),
+            to("10.2.0.1:8080", Reason::Variant),
+        ),
+    ] {
+        assert_eq!(got, want, "{name}");
+    }
+    assert_eq!(with(|f| f.destination = addr(EMPTY)), Decision::Refuse(Reason::BaseEmpty));
+    assert_eq!(with(|f| f.destination = addr(STRICT)), Decision::Refuse(Reason::VariantEmptyRefused));
+    let lenient = with(|f| {
+        let key = RouteKey::new(BASE, addr(STRICT).into(), 0);
+        f.routes.iter_mut().find(|(k, _)| *k == key).unwrap().1.flags = 0;
+        f.destination = addr(STRICT);
+    });
+    assert_eq!(lenient, to("10.1.0.1:8080", Reason::VariantEmptyBase));
+}
+
+#[test]
+fn injected() {
+    let inject =
+        |to: &str, reason| Decision::Direct { to: addr(to).into(), header: 99, watch: false, reason };
+    let propagate = |f: &mut Fake| flag(f, PLAIN, ROUTE_PROPAGATE);
+    assert_eq!(with(propagate), inject("10.2.0.1:8080", Reason::Variant));
+    assert_eq!(with(|f| (propagate(f), base_of(f)).1), inject("10.1.0.1:8080", Reason::NoVariant));
+    let itself = with(|f| (flag(f, ITSELF, ROUTE_PROPAGATE), f.destination = addr(ITSELF)).1);
+    assert_eq!(itself, inject(ITSELF, Reason::NoVariant), "the destination stays, the header is written");
+    let no_context = with(|f| (propagate(f), f.workload.as_mut().unwrap().header = 0).1);
+    assert_eq!(no_context, to("10.2.0.1:8080", Reason::Variant), "nothing to tell");
+
+    assert_eq!(
+        with(|f| flag(f, PLAIN, ROUTE_PROPAGATE | ROUTE_SERVER_FIRST)),
+        relay4(Reason::RelayServerFirst)
+    );
+    assert_eq!(with(|f| (propagate(f), f.flags = 0).1), relay4(Reason::RelayNoInject));
+    assert_eq!(with(|f| (propagate(f), f.flags |= AGENT_FULL).1), relay4(Reason::RelayFull));
+    let proof = with(|f| (flag(f, PLAIN, ROUTE_PROPAGATE | ROUTE_PROOF), f.flags = 0).1);
+    assert_eq!(proof, inject("10.2.0.1:8080", Reason::Variant));
+}
+
+#[test]
+fn relayed() {
+    let relay6 = Decision::Relay(addr("[::1]:6001").into(), Reason::RelayHeader);
     let stale = HEARTBEAT_STALE_NS + 1;
-    let bypass = |f: &mut Fake| f.workload.as_mut().unwrap().flags = WORKLOAD_BYPASS;
-    let table: Vec<(&str, Decision, Decision)> = vec![
-        ("plain", with(|_| {}), relay4),
-        ("v4-mapped", with(|f| f.destination = addr("[::ffff:10.96.0.1]:80")), relay4),
-        ("v6", with(|f| f.destination = addr("[fd00::1]:80")), relay6),
-        ("beats just in time", with(|f| f.age_ns = HEARTBEAT_STALE_NS), relay4),
-        ("unmanaged", with(|f| f.workload = None), Pass(Reason::NotManaged)),
-        ("agent", with(|f| f.agent = true), Pass(Reason::IsAgent)),
-        ("udp", with(|f| f.tcp = false), Pass(Reason::NotTcp)),
-        ("bypassed", with(bypass), Pass(Reason::Bypassed)),
-        ("elsewhere", with(|f| f.destination = addr("10.9.9.9:80")), Pass(Reason::NotAService)),
-        ("other port", with(|f| f.destination = addr("10.96.0.1:81")), Pass(Reason::NotAService)),
-        ("other netns", with(|f| f.netns = 8), Pass(Reason::OtherNetns)),
-        ("bound to device", with(|f| f.bound = true), Pass(Reason::BoundToDevice)),
+    assert_eq!(with(instrumented), relay4(Reason::RelayHeader));
+    let asked = with(|f| f.workload.as_mut().unwrap().flags = WORKLOAD_RELAY);
+    assert_eq!(asked, relay4(Reason::RelayAsked));
+    let mapped = with(|f| (instrumented(f), f.destination = addr("[::ffff:10.96.0.1]:80")).1);
+    assert_eq!(mapped, relay4(Reason::RelayHeader));
+    assert_eq!(with(|f| (instrumented(f), f.destination = addr(V6)).1), relay6);
+    assert_eq!(
+        with(|f| (instrumented(f), f.age_ns = HEARTBEAT_STALE_NS).1),
+        relay4(Reason::RelayHeader),
+        "beats just in time"
+    );
+    assert_eq!(
+        with(|f| f.destination = addr(MIXED)),
+        Decision::Relay(addr("[::1]:6001").into(), Reason::RelayFamily)
+    );
+    // Where the relay cannot be reached, its connections go to the base.
+    for (name, got, reason) in [
+        ("stale", with(|f| (instrumented(f), f.age_ns = stale).1), Reason::AgentStale),
+        ("other netns", with(|f| (instrumented(f), f.netns = 8).1), Reason::OtherNetns),
+        ("bound to device", with(|f| (instrumented(f), f.bound = true).1), Reason::BoundToDevice),
         (
             "no listener",
-            with(|f| f.workload.as_mut().unwrap().listener_v4 = PortBe::NONE),
-            Pass(Reason::NoListener),
+            with(|f| (instrumented(f), f.workload.as_mut().unwrap().listener_v4 = PortBe::NONE).1),
+            Reason::NoListener,
         ),
-        (
-            "stale, with a base",
-            with(|f| f.age_ns = stale),
-            Direct(addr("10.1.0.1:8080").into(), Reason::AgentStaleToBase),
-        ),
-        (
-            "stale, base is the address itself",
-            with(|f| (f.age_ns, f.destination) = (stale, addr("10.96.0.2:80"))),
-            Pass(Reason::AgentStale),
-        ),
-        (
-            "stale, base of another family",
-            with(|f| (f.age_ns, f.destination) = (stale, addr("[fd00::1]:80"))),
-            Pass(Reason::AgentStale),
-        ),
-    ];
-    for (name, got, want) in table {
-        assert_eq!(got, want, "{name}");
+    ] {
+        assert_eq!(got, to("10.1.0.1:8080", reason), "{name}");
+    }
+    let itself = with(|f| (instrumented(f), f.age_ns = stale, f.destination = addr(ITSELF)).2);
+    assert_eq!(itself, Decision::Pass(Reason::AgentStale));
+    let mixed = with(|f| (f.age_ns = stale, f.destination = addr(MIXED)).1);
+    assert_eq!(mixed, Decision::Pass(Reason::AgentStale), "no endpoint of its family");
+}
+
+#[test]
+fn endpoints_are_drawn_evenly_and_unhealthy_ones_skipped() {
+    let endpoints = ["10.1.0.1:1", "10.1.0.2:2", "10.1.0.3:3"];
+    let draw = |random: u32, unhealthy: &[usize]| {
+        with(|f| {
+            f.destination = addr(MANY);
+            f.random = random;
+            f.unhealthy = unhealthy.iter().map(|i| addr(endpoints[*i])).collect();
+        })
+    };
+    let one_of = |i: usize| match to(endpoints[i], Reason::NoVariant) {
+        Decision::Direct { to, header, reason, .. } => Decision::Direct { to, header, watch: true, reason },
+        other => other,
+    };
+    for random in 0..9 {
+        let drawn = random as usize % 3;
+        assert_eq!(draw(random, &[]), one_of(drawn));
+        assert_eq!(draw(random, &[drawn]), one_of((drawn + 1) % 3));
+        assert_eq!(draw(random, &[drawn, (drawn + 1) % 3]), one_of((drawn + 2) % 3));
+        assert_eq!(draw(random, &[0, 1, 2]), one_of(drawn), "all down: as drawn");
     }
 }
 
@@ -134,16 +295,4 @@ fn order() {
     };
     assert_eq!(with(|f| (all(f), f.workload = None).1), Decision::Pass(Reason::NotManaged));
     assert_eq!(with(all), Decision::Pass(Reason::IsAgent));
-}
-
-#[test]
-fn reasons_index_the_counters() {
-    for (i, reason) in Reason::ALL.into_iter().enumerate() {
-        assert_eq!(reason as usize, i);
-    }
-    const { assert!(Reason::COUNT <= crate::maps::COUNTERS_MAX) };
-    let mut names: Vec<_> = Reason::ALL.map(Reason::as_str).into();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), Reason::COUNT);
 }

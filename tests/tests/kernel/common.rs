@@ -131,9 +131,11 @@ impl Recorder {
     }
 }
 
-/// The entry of a pod in a route file. `settings` are YAML, in braces: `environment: pr-1`.
+/// The entry of a pod in a route file. `settings` are YAML, in braces: `environment: pr-1`. Relayed unless they say
+/// otherwise: what the relay does with bytes and ends is what most tests look at.
 pub fn workload(pod: &Pod, settings: &str) -> String {
-    format!("{{cgroup: {}, {settings}}}", pod.cgroup_path_rel())
+    let path = if settings.contains("path:") { "" } else { ", path: relay" };
+    format!("{{cgroup: {}, {settings}{path}}}", pod.cgroup_path_rel())
 }
 
 /// A route file in the making.

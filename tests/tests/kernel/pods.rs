@@ -16,7 +16,7 @@ fn scene(name: &str) -> Result<(Scene, SocketAddr, Vec<testbed::Proc>, Agent)> {
     let (variant, echo) = scene.echo("variant")?;
     let routes = Routes::new()
         .service("cart", &[real], &variants(&[("pr-1", &[variant])]))
-        .workload(format!("{{cgroup: \"{}/web-*\", environment: pr-1}}", scene.cluster.id()));
+        .workload(format!("{{cgroup: \"{}/web-*\", environment: pr-1, path: relay}}", scene.cluster.id()));
     let agent = scene.agent(&routes, &[])?;
     Ok((scene, real, vec![real_echo, echo], agent))
 }

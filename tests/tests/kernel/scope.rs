@@ -122,7 +122,9 @@ fn sockets_that_cannot_be_relayed() -> Result {
         talk.close()?;
     }
     it.is_live(&agent)?;
-    assert_eq!(agent.access_lines().len(), 2);
+    let lines = agent.wait_access(4, |_| true)?;
+    let count = |name: &str, value: &str| lines.iter().filter(|line| line[name] == value).count();
+    assert_eq!((count("path", "relay"), count("reason", "bound_to_device")), (2, 2), "{lines:?}");
     Ok(())
 }
 
@@ -143,7 +145,9 @@ fn a_process_of_the_workload_in_another_namespace() -> Result {
         talk.close()?;
     }
     it.is_live(&agent)?;
-    assert_eq!(agent.access_lines().len(), 2);
+    let lines = agent.wait_access(4, |_| true)?;
+    let count = |name: &str, value: &str| lines.iter().filter(|line| line[name] == value).count();
+    assert_eq!((count("path", "relay"), count("reason", "other_netns")), (2, 2), "{lines:?}");
     Ok(())
 }
 
@@ -190,8 +194,8 @@ fn workloads_named_by_a_pattern() -> Result {
     let routes = it
         .services
         .clone()
-        .workload(format!("{{cgroup: \"{id}/web-*\", environment: pr-1}}"))
-        .workload(format!("{{cgroup: \"{id}/apps/**/db-?\", environment: pr-1}}"));
+        .workload(format!("{{cgroup: \"{id}/web-*\", environment: pr-1, path: relay}}"))
+        .workload(format!("{{cgroup: \"{id}/apps/**/db-?\", environment: pr-1, path: relay}}"));
     let agent = it.scene.agent(&routes, &[])?;
     for pod in [&one, &deep, &two] {
         let report = hello(it.real.at).run(pod)?;

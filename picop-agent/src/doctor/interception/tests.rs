@@ -1,19 +1,32 @@
 use super::*;
 use crate::doctor::check::Verdict;
 
+fn proof(interception: Status, injection: Status) -> Proof {
+    Proof { report: Report { interception, injection }, counted: "not_managed 2".to_owned() }
+}
+
 #[test]
 fn verdicts() {
-    let counted = || "not_managed 2".to_owned();
-    assert_eq!(verdict(&Proof { status: Status::Live, counted: counted() }).verdict, Verdict::Ok);
-    assert_eq!(verdict(&Proof { status: Status::Unknown, counted: counted() }).verdict, Verdict::Unknown);
-    let dead = verdict(&Proof { status: Status::Dead("refused".into()), counted: counted() });
-    assert_eq!(dead.verdict, Verdict::Missing);
-    assert!(dead.detail.contains("refused") && dead.detail.contains("not_managed 2"), "{}", dead.detail);
+    let dead = || Status::Dead("refused".into());
+    for (status, expected) in
+        [(Status::Live, Verdict::Ok), (Status::Unknown, Verdict::Unknown), (dead(), Verdict::Missing)]
+    {
+        let detail = verdict(&proof(status.clone(), Status::Live));
+        assert_eq!(detail.verdict, expected);
+        assert_eq!(injected(&proof(Status::Live, status)).verdict, expected);
+    }
+    let finding = verdict(&proof(dead(), Status::Live));
+    assert!(
+        finding.detail.contains("refused") && finding.detail.contains("not_managed 2"),
+        "{}",
+        finding.detail
+    );
 }
 
 #[tokio::test]
 async fn not_tried_blocks() {
-    let check = check(Err("no object")).await;
-    assert_eq!(check.verdict, Verdict::Unknown);
-    assert!(check.blocks() && check.detail.contains("no object"));
+    let [interception, injection] = checks(Err("no object")).await;
+    assert_eq!(interception.verdict, Verdict::Unknown);
+    assert!(interception.blocks() && interception.detail.contains("no object"));
+    assert!(!injection.blocks(), "the relay does its work");
 }

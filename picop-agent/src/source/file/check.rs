@@ -13,7 +13,7 @@ use super::{
     problem::{Fault, FileError, Problem},
 };
 use crate::{
-    protocol::{EnvId, ExpectHeader},
+    protocol::{Context, EnvId, ExpectHeader},
     route::{Base, CgroupPattern, ContextSource, Endpoints, RouteTable, Service, WorkloadSpec},
 };
 
@@ -105,7 +105,8 @@ impl Check {
 
     /// The service of an entry; a value that has a problem is left out of it.
     fn service(&mut self, entry: &At<ServiceEntry>) -> Service {
-        let ServiceEntry { name, addresses, header, expect_header, fallback, base, variants } = &entry.value;
+        let ServiceEntry { name, addresses, header, expect_header, speaks_first, fallback, base, variants } =
+            &entry.value;
         self.name(name);
         let own = self.own_addresses(&name.value, addresses);
         let base = base.as_ref().map_or(Base::Itself, |list| {
@@ -125,6 +126,7 @@ impl Check {
             variants,
             fallback: *fallback,
             expect_header,
+            speaks_first: *speaks_first,
         }
     }
 
@@ -214,15 +216,20 @@ impl Check {
     }
 
     fn workload(&mut self, entry: &At<WorkloadEntry>) -> Option<WorkloadSpec> {
-        let WorkloadEntry { cgroup, environment, context, netns, bypass, max_connections } = &entry.value;
-        if environment.is_none() && *context == ContextSource::None && !bypass {
+        let WorkloadEntry { cgroup, environment, keys, context, path, netns, bypass, max_connections } =
+            &entry.value;
+        if environment.is_none() && keys.is_none() && *context == ContextSource::None && !bypass {
             self.fault(entry.at, Fault::NothingSaid);
         }
         let environment = environment.as_ref().and_then(|name| self.environment(name));
-        if let Some(path) = netns
-            && !path.value.is_absolute()
+        let (none, at) = (BTreeMap::new(), keys.as_ref().map_or(entry.at, |keys| keys.at));
+        let own =
+            Context::for_workload(environment.as_ref(), keys.as_ref().map_or(&none, |keys| &keys.value));
+        let own = own.map_err(|why| self.fault(at, Fault::Keys(why))).unwrap_or_default();
+        if let Some(file) = netns
+            && !file.value.is_absolute()
         {
-            self.fault(path.at, Fault::RelativeNetns);
+            self.fault(file.at, Fault::RelativeNetns);
         }
         if let Some(most) = max_connections
             && most.value == 0
@@ -245,7 +252,9 @@ impl Check {
             cgroup: pattern,
             environment,
             context: *context,
+            path: *path,
             netns: netns.as_ref().map(|path| path.value.clone()),
+            own,
             bypass: *bypass,
             max_connections: max_connections.as_ref().map(|most| most.value),
         })

@@ -10,7 +10,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::{
     protocol::{EnvId, ExpectHeader},
-    route::{ContextSource, Fallback, HeaderPolicy},
+    route::{ContextSource, Fallback, HeaderPolicy, PathChoice, SpeaksFirst},
 };
 
 /// The services whose connections picop routes by environment, and the workloads it does that for.
@@ -45,6 +45,10 @@ pub(super) struct ServiceEntry {
     /// `context: header`.
     #[serde(default)]
     pub expect_header: Option<At<Expectation>>,
+    /// Who sends the first bytes: `server` for MySQL, SMTP and the like. Matters only with `header: propagate`, where such a
+    /// server must get the header at once.
+    #[serde(default)]
+    pub speaks_first: SpeaksFirst,
     /// Where connections of an environment go when its variant has no endpoint: to the base, or nowhere.
     #[serde(default)]
     pub fallback: Fallback,
@@ -69,9 +73,18 @@ pub(super) struct WorkloadEntry {
     /// The environment that all connections belong to, unless a header says otherwise.
     #[serde(default)]
     pub environment: Option<At<Environment>>,
+    /// Further keys and values that its connections carry, beside the environment, to services with `header: propagate`.
+    /// With the environment's name they must fit into 255 bytes.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub keys: Option<At<BTreeMap<String, String>>>,
     /// `header` when the application is instrumented and begins connections with a PiCoP header.
     #[serde(default)]
     pub context: ContextSource,
+    /// `relay` sends all connections to services through the agent, which then counts their bytes and logs their end; `auto`
+    /// lets the kernel route by itself what it can.
+    #[serde(default)]
+    pub path: PathChoice,
     /// The file of the workload's network namespace, for example /run/netns/NAME. Left out: that of the first process in the
     /// cgroup.
     #[serde(default)]

@@ -8,7 +8,7 @@ use std::{
 use serde_saphyr::Location;
 
 use crate::{
-    protocol::{EnvId, EnvIdError, ParseExpectError},
+    protocol::{EnvId, EnvIdError, OwnContextError, ParseExpectError},
     route::{CgroupPatternError, TableError},
 };
 
@@ -253,6 +253,9 @@ pub enum Fault {
          `context: header` if it sends the header itself, or `bypass: true` to leave it alone"
     )]
     NothingSaid,
+    /// A workload's own keys make no header.
+    #[error("{0}")]
+    Keys(#[source] OwnContextError),
     /// A limit of zero.
     #[error(
         "no connection at all could be relayed; write `bypass: true` to leave the workload's connections alone"

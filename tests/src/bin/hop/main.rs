@@ -1,6 +1,8 @@
 //! `hop`: what runs inside the testbed's pods. A launcher that puts a program into a pod, test servers, a test client, and
 //! the demo's service, which speaks PiCoP as an instrumented application does.
 
+mod bench_client;
+mod bench_server;
 mod blob;
 mod client;
 mod conn;
@@ -36,6 +38,10 @@ enum Hop {
     Hold,
     /// Sends requests without a pause and reports each, until its standard input ends
     Load(load::Args),
+    /// Makes the benchmarks' connections, as the benchmark says
+    BenchClient(bench_client::Args),
+    /// Serves the benchmarks' connections
+    BenchServer(bench_server::Args),
     /// Does with sockets what standard input says, step by step
     Talk,
     /// The demo's service: says which instances served a request
@@ -52,6 +58,8 @@ fn main() -> anyhow::Result<()> {
         Hop::Client(args) => client::run(&args),
         Hop::Hold => hold::run(),
         Hop::Load(args) => load::run(&args),
+        Hop::BenchClient(args) => bench_client::run(&args),
+        Hop::BenchServer(args) => bench_server::run(&args),
         Hop::Talk => talk::run(),
         Hop::Serve(args) => serve::run(args),
     }

@@ -46,7 +46,7 @@ fn a_large_file_is_downloaded_unchanged() -> Result {
         fs::remove_file(&target).context("removing what was downloaded")?;
     }
     for line in scene.access(ways.len(), "variant")? {
-        let (_, down) = carried(&line)?;
+        let Some((_, down)) = carried(&line)? else { continue };
         // The answer's own header is what is more.
         assert!((SIZE as u64 + 1..SIZE as u64 + 1000).contains(&down), "{line}");
     }
@@ -75,7 +75,7 @@ fn a_large_file_is_uploaded_unchanged() -> Result {
         assert_same(&server.www.join(name), &bytes)?;
     }
     for line in scene.access(ways.len(), "variant")? {
-        let (up, _) = carried(&line)?;
+        let Some((up, _)) = carried(&line)? else { continue };
         assert!((SIZE as u64 + 1..SIZE as u64 + 1000).contains(&up), "{line}");
     }
     scene.finish()

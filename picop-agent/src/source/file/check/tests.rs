@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::route::{Fallback, HeaderPolicy};
+use crate::route::{Fallback, HeaderPolicy, PathChoice, SpeaksFirst};
 
 fn read(text: &str) -> Result<RouteTable, String> {
     table(text, Path::new("routes.yaml")).map_err(|error| error.to_string())
@@ -16,6 +16,7 @@ services:
     addresses: ["10.96.0.10:80", "[fd00:10::10]:80"]
     header: propagate
     expect_header: sniff(200ms)
+    speaks_first: server
     fallback: refuse
     base: ["10.77.0.2:8080"]
     variants:
@@ -25,7 +26,9 @@ services:
 workloads:
   - cgroup: kubepods.slice/*/pod*
     environment: pr-1
+    keys: { tenant: acme }
     context: header
+    path: relay
     netns: /run/netns/a
     bypass: true
     max_connections: 100
@@ -47,11 +50,14 @@ workloads:
         .into(),
         fallback: Fallback::Refuse,
         expect_header: ExpectHeader::Sniff(std::time::Duration::from_millis(200)),
+        speaks_first: SpeaksFirst::Server,
     };
     let pods = WorkloadSpec {
         cgroup: CgroupPattern::new("kubepods.slice/*/pod*").unwrap(),
+        own: Context::for_workload(Some(&env("pr-1")), &[("tenant".into(), "acme".into())].into()).unwrap(),
         environment: Some(env("pr-1")),
         context: ContextSource::Header,
+        path: PathChoice::Relay,
         netns: Some("/run/netns/a".into()),
         bypass: true,
         max_connections: Some(100),

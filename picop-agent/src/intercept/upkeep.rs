@@ -1,0 +1,114 @@
+//! What must be looked after while the agent runs: whether the kernel may write headers, whether there is room for more
+//! enrolled sockets, whether somebody else rewrites connects too; and telling what went wrong in the kernel.
+
+use std::{collections::HashMap, fs::File, io, os::fd::AsFd as _, sync::Arc, time::Duration};
+
+use aya_obj::generated::bpf_attach_type::BPF_CGROUP_INET4_CONNECT;
+use picop_common::{
+    connect::Event,
+    maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, SOCKS_FULL},
+};
+use tokio::sync::watch;
+
+use super::{
+    canary::{Report, Status},
+    cgroup::Cgroup,
+    maps::Maps,
+};
+use crate::{sys, telemetry::chain};
+
+/// How often.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Events that mean a connection did not get what it should have.
+const BAD: [Event; 4] = [Event::EnrolFailed, Event::InjectFailed, Event::HeaderMissed, Event::NoOriginal];
+
+/// Looks after it all until dropped. `own` are the ids of the agent's own programs, `always` flags to keep set. The first canary report's consequences
+/// are in effect when `settled_tx` says so.
+pub async fn run(
+    maps: Arc<Maps>,
+    root: Cgroup,
+    own: Vec<u32>,
+    always: u32,
+    mut canary_rx: watch::Receiver<Report>,
+    settled_tx: watch::Sender<bool>,
+) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = HashMap::new();
+    let mut flags = 0;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            Ok(()) = canary_rx.changed() => {}
+        }
+        let report = canary_rx.borrow_and_update().clone();
+        let now = always | wanted(&maps, &root, &own, &report);
+        match maps.set_agent(|conf| conf.flags = now) {
+            Ok(()) => {
+                tell(flags, now, &report);
+                flags = now;
+                settled_tx.send_replace(report.injection != Status::Unknown);
+            }
+            Err(error) => tracing::error!(error = chain(&error), "cannot tell the hooks what they may do"),
+        }
+        if let Ok(events) = maps.events() {
+            for (event, count) in events.into_iter().filter(|(event, _)| BAD.contains(event)) {
+                let before = seen.insert(event as u32, count).unwrap_or(0);
+                if count > before {
+                    tracing::warn!(
+                        event = event.as_str(),
+                        connections = count - before,
+                        "connections went wrong"
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn wanted(maps: &Maps, root: &Cgroup, own: &[u32], report: &Report) -> u32 {
+    let mut flags = 0;
+    if report.injection == Status::Live {
+        flags |= AGENT_INJECT;
+    }
+    if maps.enrolled() >= SOCKS_FULL {
+        flags |= AGENT_FULL;
+    }
+    if others(root, own).unwrap_or(false) {
+        flags |= AGENT_REVERSE;
+    }
+    flags
+}
+
+/// Whether other programs on the same cgroup may have rewritten a connect before ours sees it. Those of its ancestors run
+/// after ours.
+fn others(root: &Cgroup, own: &[u32]) -> io::Result<bool> {
+    let dir = File::open(&root.dir)?;
+    Ok(sys::attached_programs(dir.as_fd(), BPF_CGROUP_INET4_CONNECT)?.iter().any(|id| !own.contains(id)))
+}
+
+fn tell(before: u32, now: u32, report: &Report) {
+    let changed = before ^ now;
+    if changed & AGENT_INJECT != 0 {
+        match &report.injection {
+            Status::Dead(why) => tracing::warn!(
+                why,
+                "the kernel does not write headers; connections to services with `header: propagate` are relayed"
+            ),
+            Status::Live | Status::Unknown => {
+                tracing::info!(
+                    "the kernel writes headers: connections to services with `header: propagate` are direct"
+                );
+            }
+        }
+    }
+    if changed & AGENT_FULL != 0 && now & AGENT_FULL != 0 {
+        tracing::warn!("many sockets wait to send their header; further connections with one are relayed");
+    }
+    if changed & AGENT_REVERSE != 0 && now & AGENT_REVERSE != 0 {
+        tracing::info!(
+            "another program rewrites connects too; service addresses it has translated are recognised"
+        );
+    }
+}

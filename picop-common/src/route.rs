@@ -1,0 +1,93 @@
+//! The kernel's copy of the route table: one hash map per version, replaced whole.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | ([`BASE`], service address, 0) | the service: its flags, how many base endpoints, the first of them |
+//! | ([`BASE`], service address, n) | its base endpoint n |
+//! | (environment, service address, 0) | its variant there: how many endpoints, the first of them |
+//! | (environment, service address, n) | the variant's endpoint n |
+//! | ([`REVERSE`], endpoint, 0) | the address of the one service whose base this endpoint is |
+//!
+//! A connection takes all its entries out of one map, so it sees one version.
+
+use crate::addr::Endpoint;
+
+/// Environment of a service's own entries.
+pub const BASE: u64 = 0;
+/// Environment of entries that lead from a base endpoint to its service.
+pub const REVERSE: u64 = u64::MAX;
+
+/// Key of a [`Route`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct RouteKey {
+    /// [`environment_key`], [`BASE`] or [`REVERSE`].
+    pub environment: u64,
+    /// The service's address.
+    pub address: Endpoint,
+    /// Which endpoint.
+    pub slot: u32,
+}
+
+impl RouteKey {
+    /// Puts one together.
+    pub const fn new(environment: u64, address: Endpoint, slot: u32) -> Self {
+        Self { environment, address, slot }
+    }
+}
+
+/// A service, a variant or an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Route {
+    /// The endpoint; of slot 0 the first, if there is any.
+    pub endpoint: Endpoint,
+    /// Of slot 0: how many endpoints there are.
+    pub count: u16,
+    /// Of a service: bits `ROUTE_*`.
+    pub flags: u16,
+}
+
+/// [`Route::flags`]: servers are sent the header.
+pub const ROUTE_PROPAGATE: u16 = 1;
+/// [`Route::flags`]: a variant with no endpoint is refused, not replaced by the base.
+pub const ROUTE_REFUSE: u16 = 2;
+/// [`Route::flags`]: the server speaks first, so a header cannot wait for the client's first bytes.
+pub const ROUTE_SERVER_FIRST: u16 = 4;
+/// [`Route::flags`]: the base is the address itself.
+pub const ROUTE_ITSELF: u16 = 8;
+/// [`Route::flags`]: have the kernel write the header even if that is not proven: this is the proof.
+pub const ROUTE_PROOF: u16 = 16;
+
+const _: () = assert!(size_of::<RouteKey>() == 32);
+const _: () = assert!(size_of::<Route>() == 24);
+
+/// An environment's name as a key: FNV-1a, 64 bits. The same in every build, so that a restarted agent finds its
+/// predecessor's tables true. Whoever builds a table refuses two names with one key ([`BASE`] and [`REVERSE`] included).
+pub fn environment_key(name: &[u8]) -> u64 {
+    fnv1a(name)
+}
+
+/// Key of a header in the map of headers. Never 0, which means no header.
+pub fn header_key(wire: &[u8]) -> u64 {
+    fnv1a(wire).max(1)
+}
+
+/// FNV-1a, 64 bits: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_the_published_vectors() {
+        assert_eq!(environment_key(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(environment_key(b"a"), 0xaf63_dc4c_8601_ec8c);
+        assert_eq!(environment_key(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+}

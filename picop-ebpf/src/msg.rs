@@ -1,0 +1,81 @@
+//! `sk_msg`: writes the header in front of the first bytes a socket sends.
+//!
+//! A transaction. Nothing is sent until this program passes the message; before that, anything that fails drops the whole
+//! message: the application's send answers EACCES, the stream is untouched, and the next send tries again. Never half a
+//! header, never payload without it.
+
+use aya_ebpf::{
+    bindings::sk_action,
+    helpers::generated::{bpf_msg_pull_data, bpf_msg_push_data},
+    macros::sk_msg,
+    programs::SkMsgContext,
+};
+use picop_common::{
+    connect::Event,
+    header::MAX_LEN,
+    maps::{FLOW_INJECT, FLOW_INJECTED, HeaderBytes},
+};
+
+use crate::{
+    ctx::flow_of,
+    maps::{HEADERS, happened},
+};
+
+/// Every message of an enrolled socket.
+#[sk_msg]
+pub fn msg(ctx: SkMsgContext) -> u32 {
+    // SAFETY: the hook's own context; the socket is tested for null in `flow_of`.
+    let flow = flow_of(unsafe { (*ctx.msg).__bindgen_anon_3.sk });
+    if flow.is_null() {
+        return sk_action::SK_PASS;
+    }
+    // SAFETY: not null, and the socket is locked by the send this runs in.
+    let (state, key) = unsafe { ((*flow).state, (*flow).header) };
+    if state != FLOW_INJECT {
+        return sk_action::SK_PASS;
+    }
+    // SAFETY: the agent never changes an entry, and removes none that a connection may still want.
+    let header = unsafe { HEADERS.get(key) };
+    if header.is_none_or(|header| !inject(&ctx, header)) {
+        happened(Event::InjectFailed);
+        return sk_action::SK_DROP;
+    }
+    // Last: from here on the header is in the message.
+    // SAFETY: as above.
+    unsafe { (*flow).state = FLOW_INJECTED };
+    happened(Event::Injected);
+    sk_action::SK_PASS
+}
+
+/// Whether the whole header is in front of the message.
+#[inline(always)]
+fn inject(ctx: &SkMsgContext, header: &HeaderBytes) -> bool {
+    let len = header.len as usize;
+    if len == 0 || len > MAX_LEN {
+        return false;
+    }
+    // SAFETY: the helpers take this hook's context; every pointer into the message is void afterwards. Pulling makes the
+    // pushed bytes one piece that can be written to.
+    let room = unsafe {
+        bpf_msg_push_data(ctx.msg, 0, len as u32, 0) == 0 && bpf_msg_pull_data(ctx.msg, 0, len as u32, 0) == 0
+    };
+    if !room {
+        return false;
+    }
+    let (data, end) = (ctx.data(), ctx.data_end());
+    let mut i = 0;
+    while i < MAX_LEN {
+        if i >= len {
+            return true;
+        }
+        let at = data + i;
+        // The verifier wants each access checked against the message's end.
+        if at + 1 > end {
+            return false;
+        }
+        // SAFETY: inside the message's bounds, just checked; `i` is inside the map value by the loop's bound.
+        unsafe { *(at as *mut u8) = header.bytes[i] };
+        i += 1;
+    }
+    true
+}

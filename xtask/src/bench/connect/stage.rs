@@ -1,0 +1,225 @@
+//! The cluster the connections are made in.
+//!
+//! ```text
+//! <cluster>/             nothing attached
+//!   outside/client,      `none`: the pods' own cgroups
+//!   outside/server
+//!   node/                the agent is attached here
+//!     server             the server's sockets of its variants
+//!     direct             workload of environment `bench`
+//!     relay              workload that sends headers
+//!   flat-N/              the same with an agent of its own
+//! ```
+//!
+//! The client's process moves between these cgroups. Its network namespace, its CPU and the server's process stay the same,
+//! and each variant has a port of its own there, so that no variant meets another's TIME_WAIT.
+
+mod proof;
+mod routes;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, hex, leftovers_of};
+
+use super::super::load::{Client, Server};
+use super::super::machine;
+use super::super::stats::Random;
+use super::variant::{Size, Variant};
+
+/// The server's first port; each variant has the next.
+const FIRST_PORT: u16 = 7000;
+const SERVICE_PORT: u16 = 80;
+/// The workloads' environment.
+const ENVIRONMENT: &str = "bench-0";
+
+/// Everything that runs. Programs come first: they end before their pods.
+pub struct Stage {
+    client: Client,
+    server: Server,
+    agents: Vec<(Place, Agent)>,
+    client_pod: Pod,
+    /// The server's addresses.
+    backends: Vec<(Variant, SocketAddr)>,
+    /// Of the variants with one service: its address, which no host has.
+    services: Vec<(Variant, SocketAddr)>,
+    cluster: Cluster,
+}
+
+/// What the cgroup that an agent is attached to is named after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Node,
+    Flat(Size),
+}
+
+impl Stage {
+    /// Makes the pods and starts everything.
+    pub fn build(variants: &[Variant], one_cpu: bool) -> Result<Self> {
+        let cluster = Cluster::new("bench")?;
+        let client_pod = cluster.pod(PodSpec::new("client").cgroup("outside/client"))?;
+        let server_pod = cluster.pod(PodSpec::new("server").cgroup("outside/server"))?;
+        client_pod.in_netns(many_ports).context("entering the client's namespace")??;
+        let backends: Vec<_> =
+            variants.iter().copied().zip((FIRST_PORT..).map(|port| server_pod.at4(port))).collect();
+        for variant in variants {
+            for name in ["server", "direct", "relay"] {
+                let dir = node_dir(&cluster, *variant).join(name);
+                fs::create_dir_all(&dir).with_context(|| format!("creating cgroup {}", dir.display()))?;
+            }
+        }
+        let listeners: Vec<_> = backends
+            .iter()
+            .map(|(variant, backend)| {
+                let cgroup = match variant {
+                    Variant::None | Variant::NoneAgain => server_pod.cgroup_dir().to_path_buf(),
+                    routed => node_dir(&cluster, *routed).join("server"),
+                };
+                (cgroup, *backend)
+            })
+            .collect();
+        // The second CPU, if there is one: the first is where machines like to put their interrupts.
+        let cpus = machine::cpus();
+        let (client_cpu, server_cpu) =
+            if one_cpu { (cpus - 1, cpus - 1) } else { (cpus - 1, cpus.saturating_sub(2)) };
+        let server = Server::start(&cluster, &server_pod, server_cpu, &listeners)?;
+        let client = Client::start(&cluster, &client_pod, client_cpu)?;
+        let one_service = [Variant::DirectStrip, Variant::DirectPropagate, Variant::Relay];
+        let services = one_service
+            .into_iter()
+            .filter(|variant| variants.contains(variant))
+            .map(|variant| (variant, SocketAddr::new(cluster.service_addr4().into(), SERVICE_PORT)))
+            .collect();
+        let mut stage = Self { client, server, agents: Vec::new(), client_pod, backends, services, cluster };
+        stage.start_agents()?;
+        stage.check_control()?;
+        Ok(stage)
+    }
+
+    fn start_agents(&mut self) -> Result<()> {
+        let mut places = vec![Place::Node];
+        places.extend(self.backends.iter().filter_map(|(variant, _)| match variant {
+            Variant::Flat(size) => Some(Place::Flat(*size)),
+            _ => None,
+        }));
+        for place in places {
+            let cgroup = place.dir(&self.cluster);
+            let services = match place {
+                Place::Node => routes::services(&self.services, &self.backends)?,
+                Place::Flat(size) => routes::many_services(size, self.backend(Variant::Flat(size))?),
+            };
+            let routes = services + &routes::workloads(&place.path(&self.cluster), &self.client_pod);
+            let options = AgentOptions { routes, cgroup: Some(cgroup), ..AgentOptions::default() };
+            self.agents.push((place, Agent::start_with(&self.cluster, options)?));
+        }
+        Ok(())
+    }
+
+    /// The client.
+    pub fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// The header clients of the relay send.
+    pub fn header(&self) -> String {
+        let body = format!("Env-Id:{ENVIRONMENT}");
+        let length = u8::try_from(body.len()).expect("a short name");
+        hex::encode(&[b"\r\n\r\n\0\r\nQUIT\n\x01", &[length][..], body.as_bytes()].concat())
+    }
+
+    /// Where a variant's client is.
+    pub fn client_cgroup(&self, variant: Variant) -> PathBuf {
+        match variant {
+            Variant::None | Variant::NoneAgain => self.client_pod.cgroup_dir().to_path_buf(),
+            Variant::Relay => node_dir(&self.cluster, variant).join("relay"),
+            Variant::Passthrough | Variant::DirectStrip | Variant::DirectPropagate | Variant::Flat(_) => {
+                node_dir(&self.cluster, variant).join("direct")
+            }
+        }
+    }
+
+    /// Whose CPU time a variant's connections take.
+    pub fn processes(&self, variant: Variant) -> Result<Vec<u32>> {
+        let place = Place::of(variant);
+        let (_, agent) = self
+            .agents
+            .iter()
+            .find(|(at, _)| *at == place)
+            .with_context(|| format!("no agent for {variant:?}"))?;
+        Ok(vec![self.client.pid(), self.server.pid(), agent.pid()])
+    }
+
+    /// Where `count` connections of a variant go.
+    pub fn targets(&self, variant: Variant, count: usize, random: &mut Random) -> Result<Vec<SocketAddr>> {
+        let one = |address| Ok(vec![address; count]);
+        match variant {
+            Variant::None | Variant::NoneAgain | Variant::Passthrough => one(self.backend(variant)?),
+            Variant::DirectStrip | Variant::DirectPropagate | Variant::Relay => {
+                one(find(&self.services, variant)?)
+            }
+            Variant::Flat(size) => Ok((0..count)
+                .map(|_| SocketAddr::new(routes::address(random.below(size.services.into())), SERVICE_PORT))
+                .collect()),
+        }
+    }
+
+    fn backend(&self, variant: Variant) -> Result<SocketAddr> {
+        find(&self.backends, variant)
+    }
+
+    /// Removes everything, and makes sure of it.
+    pub fn remove(self) -> Result<()> {
+        let Self { client, server, agents, cluster, .. } = self;
+        let id = cluster.id();
+        drop((client, server));
+        for (_, agent) in agents {
+            let status = agent.stop()?;
+            ensure!(status.success(), "picop ended badly when asked to stop: {status}");
+        }
+        drop(cluster);
+        let left = leftovers_of(id);
+        ensure!(left.is_empty(), "not removed: {}", left.join(", "));
+        Ok(())
+    }
+}
+
+impl Place {
+    fn of(variant: Variant) -> Self {
+        match variant {
+            Variant::Flat(size) => Self::Flat(size),
+            _ => Self::Node,
+        }
+    }
+
+    /// The cgroup, below the mount.
+    fn path(self, cluster: &Cluster) -> String {
+        match self {
+            Self::Node => format!("{}/node", cluster.id()),
+            Self::Flat(size) => format!("{}/flat-{}", cluster.id(), size.variants()),
+        }
+    }
+
+    fn dir(self, cluster: &Cluster) -> PathBuf {
+        cluster.v2_mount().join(self.path(cluster))
+    }
+}
+
+fn node_dir(cluster: &Cluster, variant: Variant) -> PathBuf {
+    Place::of(variant).dir(cluster)
+}
+
+fn find(addresses: &[(Variant, SocketAddr)], variant: Variant) -> Result<SocketAddr> {
+    let found = addresses.iter().find(|(of, _)| *of == variant);
+    found.map(|(_, address)| *address).with_context(|| format!("{} has no address here", variant.name()))
+}
+
+/// Thousands of connections a second leave thousands of TIME_WAITs, each of which keeps a port for a minute.
+fn many_ports() -> Result<()> {
+    for (name, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! That each variant's connections took the path they are named after.
+
+use anyhow::{Result, ensure};
+
+use super::super::super::load::{Block, Served};
+use super::super::variant::Variant;
+use super::Stage;
+
+impl Stage {
+    /// From where no program is attached, no service can be reached; that connections to one arrive later is picop's doing.
+    pub(super) fn check_control(&mut self) -> Result<()> {
+        let cgroup = self.client_cgroup(Variant::None);
+        let mut block =
+            Block { cgroup: &cgroup, to: vec![self.backend(Variant::None)?], header: "", warm_up: 0 };
+        self.client.run(&block)?;
+        for (variant, service) in self.services.clone() {
+            block.to = vec![service];
+            let reached = self.client.run(&block).is_ok();
+            ensure!(
+                !reached,
+                "{} was reached from where picop is not: whatever did that is measured",
+                variant.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// Each variant's connections arrived at its own port, with a header or without, and the relay's passed the agent.
+    /// `made` is how many each has made.
+    pub fn check(&mut self, variants: &[Variant], made: u64) -> Result<()> {
+        let served = self.server.served()?;
+        for variant in variants {
+            let port = self.backend(*variant)?.port();
+            // One more for the yardstick: `check_control`.
+            let count = if *variant == Variant::None { made + 1 } else { made };
+            let expected = if variant.brings_header() {
+                Served { with_header: count, without: 0 }
+            } else {
+                Served { with_header: 0, without: count }
+            };
+            let got = served.get(&port).copied().unwrap_or_default();
+            ensure!(got == expected, "{}: the server has seen {got:?}, not {expected:?}", variant.name());
+        }
+        if variants.contains(&Variant::Relay) {
+            let (_, agent) = &self.agents[0];
+            let count = usize::try_from(made)?;
+            agent.wait_access(count, |line| line["service"] == Variant::Relay.name())?;
+        }
+        for variant in [Variant::DirectStrip, Variant::DirectPropagate] {
+            let (_, agent) = &self.agents[0];
+            let passed = agent
+                .access_lines()
+                .iter()
+                .any(|line| line["service"] == variant.name() && line["path"] == "relay");
+            ensure!(!passed, "a connection of {} went by the agent", variant.name());
+        }
+        Ok(())
+    }
+}
