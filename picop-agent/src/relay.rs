@@ -3,6 +3,7 @@
 
 mod buffers;
 mod connection;
+mod late;
 mod limits;
 mod pump;
 pub mod server;

@@ -16,6 +16,13 @@
 //! The programs gather facts and act; what is decided is in `picop_common::connect`, tested on the host.
 #![no_std]
 #![no_main]
+#![expect(clippy::inline_always, reason = "a BPF call passes five registers and a stack of 512 bytes is shared")]
+#![expect(clippy::needless_pass_by_value, reason = "the signature aya's macros ask for")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel's contexts hold ports in words, and helpers take flags and levels as i32"
+)]
 
 mod connect;
 mod ctx;

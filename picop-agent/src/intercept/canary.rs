@@ -261,10 +261,10 @@ fn sweep(root: &Path) {
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             match fs::remove_dir(entry.path()) {
                 Ok(()) => {
-                    tracing::info!(path = %entry.path().display(), "removed a dead agent's canary cgroup")
+                    tracing::info!(path = %entry.path().display(), "removed a dead agent's canary cgroup");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays")
+                    tracing::warn!(%error, path = %entry.path().display(), "a dead agent's canary cgroup stays");
                 }
             }
         }

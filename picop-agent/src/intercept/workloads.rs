@@ -151,7 +151,6 @@ struct Managed {
 
 impl Reconciler {
     /// Manages workloads below `root`, the cgroup the programs are attached to.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one agent, put together in one place")]
     pub fn new(
         mount: CgroupMount,
         root: Cgroup,

@@ -37,7 +37,7 @@ pub enum HeadKind {
     ProxyV2,
     /// A header of a version that nobody has defined; taken for the application's.
     UnknownVersion(u8),
-    /// Nothing came in the time allowed; a header that comes later is the application's.
+    /// Nothing came in the time allowed. A header may still come later: that is for who goes on reading to see.
     Silent,
     /// The client will send nothing at all.
     Eof,

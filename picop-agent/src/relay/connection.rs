@@ -9,14 +9,17 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::{
+    late::{FirstWord, first_word},
     pump::{self, Carried, End},
     server::{Shared, reset},
     upstream::{self, UpstreamError},
 };
 use crate::{
     intercept::workloads::ManagedWorkload,
-    protocol::{Context, ExpectHeader, read_head},
-    route::{ContextSource, Decision, Facts, HeaderPolicy, Reason, WorkloadSpec, decide},
+    protocol::{Context, ExpectHeader, HeadError, HeadKind, read_head},
+    route::{
+        Backends, ContextSource, Decision, Facts, HeaderPolicy, Reason, RouteTable, WorkloadSpec, decide,
+    },
     telemetry::{
         access::{AccessRecord, Outcome},
         chain,
@@ -33,95 +36,155 @@ pub async fn serve(
     listener_port: u16,
     record: &mut AccessRecord,
 ) -> bool {
+    // Errors of a connection are ends of it.
+    match try_serve(shared, workload, client, from, listener_port, record).await {
+        Ok(()) => true,
+        Err((outcome, why)) => {
+            record.end(outcome, why);
+            false
+        }
+    }
+}
+
+type Ended = (Outcome, String);
+
+async fn try_serve(
+    shared: &Shared,
+    workload: &ManagedWorkload,
+    client: &mut TcpStream,
+    from: SocketAddr,
+    listener_port: u16,
+    record: &mut AccessRecord,
+) -> Result<(), Ended> {
     let original = match shared.maps.take_original(workload.netns_cookie, from, listener_port) {
         Ok(Some(original)) => SocketAddr::from(original.destination),
-        Ok(None) => {
-            // The second loop guard: whoever connects to the listener itself wanted to go nowhere else.
-            record.end(Outcome::NoOriginal, "no destination was recorded for it".to_owned());
-            return false;
-        }
-        Err(error) => {
-            record.end(Outcome::Internal, chain(&error));
-            return false;
-        }
+        // The second loop guard: whoever connects to the listener itself wanted to go nowhere else.
+        Ok(None) => return Err((Outcome::NoOriginal, "no destination was recorded for it".to_owned())),
+        Err(error) => return Err((Outcome::Internal, chain(&error))),
     };
     record.original = Some(original);
     // One table and one spec for the whole connection, whatever changes meanwhile.
     let (table, spec) = (shared.routes.load(), workload.spec.load_full());
+    let router = Router { shared, workload, table, spec, original };
 
-    let expect = match spec.context {
-        ContextSource::None => ExpectHeader::Never,
-        ContextSource::Header => table.service_at(&original).map_or(ExpectHeader::Never, |s| s.expect_header),
-    };
     let mut head = BytesMut::new();
-    let context = match read_head(client, &mut head, expect, shared.limits.header_timeout).await {
-        Ok(read) => read.context,
-        Err(error) => {
-            record.end(Outcome::BadHeader, chain(&error));
-            return false;
+    let timeout = shared.limits.header_timeout;
+    let read = read_head(client, &mut head, router.expects(), timeout).await.map_err(|e| bad_head(&e))?;
+    let carried = Carried::default();
+    let mut upstream = router.connect(read.context, record).await?;
+    if read.why == HeadKind::Silent {
+        match first_word(client, &upstream.server, &mut head, &carried.down, timeout).await {
+            FirstWord::Payload => {}
+            FirstWord::Header { context, server_spoke: false } => {
+                // Nothing was said on that connection: the server sees one that was opened and given up.
+                upstream = router.connect(Some(context), record).await?;
+            }
+            FirstWord::Header { server_spoke: true, .. } => {
+                reset(&upstream.server);
+                let why = "a header came after the server had spoken; `expect_header: always` waits for it";
+                return Err((Outcome::LateHeader, why.to_owned()));
+            }
+            FirstWord::Bad(error) => {
+                reset(&upstream.server);
+                return Err(bad_head(&error));
+            }
+            FirstWord::ClientGone(error) => {
+                reset(&upstream.server);
+                return Err((Outcome::ClientReset, error.to_string()));
+            }
+            FirstWord::ServerGone(error) => return Err((Outcome::UpstreamReset, error.to_string())),
         }
-    };
-
-    let decision = {
-        let in_header = context.as_ref().and_then(Context::env_id);
-        decide(&Facts {
-            table: &table,
-            destination: original,
-            from_header: in_header.as_ref(),
-            of_workload: spec.environment.as_ref(),
-        })
-    };
-    drop(table);
-    let outgoing = outgoing(&decision, context, &spec);
-    record.header = outgoing.told;
-    record.dropped = outgoing.dropped;
-    let (backends, why) = (decision.backends.clone(), decision.reason);
-    record.decision = Some(decision);
-    if matches!(backends, crate::route::Backends::Refused) {
-        record.end(Outcome::Refused, format!("refused: {}", why.as_str()));
-        return false;
     }
-
-    let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
-    let connected =
-        upstream::connect(&shared.netns, &workload.netns, &backends, turn, shared.limits.connect_timeout)
-            .await;
-    let (server, backend) = match connected {
-        Ok(connected) => connected,
-        Err(error) => {
-            let outcome = match error {
-                UpstreamError::Netns(_) => Outcome::Internal,
-                UpstreamError::AllFailed { .. } | UpstreamError::None => Outcome::UpstreamFailed,
-            };
-            record.end(outcome, chain(&error));
-            return false;
-        }
-    };
-    record.backend = Some(backend);
+    drop(router);
     if let Err(error) = client.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
 
     // Header and payload that came with the client's header go in one write: one segment, as the client sent them.
     let payload = head.len() as u64;
-    let first = match outgoing.header {
+    let first = match upstream.header {
         Some(mut header) => {
             header.extend_from_slice(&head);
             header
         }
         None => head,
     };
-    let carried = Arc::new(Carried::default());
-    if let Err(error) = pump::write_all(&server, &first).await {
-        reset(&server);
-        record.end(Outcome::UpstreamReset, error.to_string());
-        return false;
+    if let Err(error) = pump::write_all(&upstream.server, &first).await {
+        reset(&upstream.server);
+        return Err((Outcome::UpstreamReset, error.to_string()));
     }
     drop(first);
     carried.up.fetch_add(payload, Ordering::Relaxed);
 
-    let guard = Tally { carried: &carried, server: &server, record, orderly: false };
-    guard.run(client).await
+    Tally { carried: &carried, server: &upstream.server, record, orderly: false }.run(client).await
+}
+
+fn bad_head(error: &HeadError) -> Ended {
+    let outcome = match error {
+        HeadError::Io(_) => Outcome::ClientReset,
+        HeadError::Timeout { .. } | HeadError::Truncated { .. } => Outcome::BadHeader,
+    };
+    (outcome, chain(error))
+}
+
+/// What one connection is routed by.
+struct Router<'a> {
+    shared: &'a Shared,
+    workload: &'a ManagedWorkload,
+    table: Arc<RouteTable>,
+    spec: Arc<WorkloadSpec>,
+    original: SocketAddr,
+}
+
+/// A connection to a backend, and what it is to be told first.
+struct Upstream {
+    server: TcpStream,
+    header: Option<BytesMut>,
+}
+
+impl Router<'_> {
+    /// Whether the client may begin with a header.
+    fn expects(&self) -> ExpectHeader {
+        match self.spec.context {
+            ContextSource::None => ExpectHeader::Never,
+            ContextSource::Header => {
+                self.table.service_at(&self.original).map_or(ExpectHeader::Never, |s| s.expect_header)
+            }
+        }
+    }
+
+    /// Decides, and connects.
+    async fn connect(&self, context: Option<Context>, record: &mut AccessRecord) -> Result<Upstream, Ended> {
+        let in_header = context.as_ref().and_then(Context::env_id);
+        let decision = decide(&Facts {
+            table: &self.table,
+            destination: self.original,
+            from_header: in_header.as_ref(),
+            of_workload: self.spec.environment.as_ref(),
+        });
+        let outgoing = outgoing(&decision, context, &self.spec);
+        record.header = outgoing.told;
+        record.dropped = outgoing.dropped;
+        let (backends, why) = (decision.backends.clone(), decision.reason);
+        record.decision = Some(decision);
+        if backends == Backends::Refused {
+            return Err((Outcome::Refused, format!("refused: {}", why.as_str())));
+        }
+        let Shared { netns, limits, turn, .. } = self.shared;
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        let (server, backend) =
+            upstream::connect(netns, &self.workload.netns, &backends, turn, limits.connect_timeout)
+                .await
+                .map_err(|error| {
+                    let outcome = match error {
+                        UpstreamError::Netns(_) => Outcome::Internal,
+                        UpstreamError::AllFailed { .. } | UpstreamError::None => Outcome::UpstreamFailed,
+                    };
+                    (outcome, chain(&error))
+                })?;
+        record.backend = Some(backend);
+        Ok(Upstream { server, header: outgoing.header })
+    }
 }
 
 /// Puts the byte counts into the record and resets the server, also when the connection is cut off by a drain.
@@ -133,16 +196,16 @@ struct Tally<'a> {
 }
 
 impl Tally<'_> {
-    async fn run(mut self, client: &TcpStream) -> bool {
+    async fn run(mut self, client: &TcpStream) -> Result<(), Ended> {
         match pump::pump(client, self.server, self.carried).await {
             End::Closed => {
                 self.orderly = true;
                 self.record.end(Outcome::Ok, None);
+                Ok(())
             }
-            End::Client(kind) => self.record.end(Outcome::ClientReset, kind.to_string()),
-            End::Upstream(kind) => self.record.end(Outcome::UpstreamReset, kind.to_string()),
+            End::Client(kind) => Err((Outcome::ClientReset, kind.to_string())),
+            End::Upstream(kind) => Err((Outcome::UpstreamReset, kind.to_string())),
         }
-        self.orderly
     }
 }
 

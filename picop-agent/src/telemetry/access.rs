@@ -17,6 +17,8 @@ pub enum Outcome {
     NoOriginal,
     /// Its header did not come, or not whole: reset.
     BadHeader,
+    /// Its header came after it had been routed without, and the server had spoken: reset.
+    LateHeader,
     /// Its decision is to refuse it: reset.
     Refused,
     /// No endpoint took it: reset.
@@ -38,6 +40,7 @@ impl Outcome {
             Self::UpstreamReset => "upstream_reset",
             Self::NoOriginal => "no_original",
             Self::BadHeader => "bad_header",
+            Self::LateHeader => "late_header",
             Self::Refused => "refused",
             Self::UpstreamFailed => "upstream_failed",
             Self::Limit => "limit",

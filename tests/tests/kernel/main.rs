@@ -8,6 +8,7 @@ mod churn;
 mod common;
 mod failopen;
 mod header;
+mod late;
 mod limits;
 mod load;
 mod pods;

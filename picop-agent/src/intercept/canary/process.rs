@@ -20,13 +20,14 @@ pub const SECOND: &[u8; 4] = b"pong";
 /// One step may take this long: the rounds' steps together stay below what the agent bears.
 const STEP: Duration = Duration::from_millis(400);
 
+type Attempt = fn(SocketAddr) -> Result<(), String>;
+
 /// Makes a round of attempts at each line on standard input, until that ends: a line for the relayed ones, a line for the
 /// direct ones.
 pub fn process(cgroup: &Path, home: &Path) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     for line in io::stdin().lock().lines() {
         line?;
-        type Attempt = fn(SocketAddr) -> Result<(), String>;
         for (attempt, to) in [(relayed as Attempt, RELAYED), (direct, DIRECT)] {
             match attempt(to).and_then(|()| attempt(mapped(to))) {
                 Ok(()) => writeln!(stdout, "ok")?,
