@@ -36,6 +36,8 @@ pub struct AgentOptions {
     pub cgroup: Option<PathBuf>,
     /// Further arguments of `picop run`.
     pub args: Vec<String>,
+    /// As users run it: without a line for each direct connection, which tests want and which costs time.
+    pub plain: bool,
 }
 
 /// A running `picop run`. It is killed when this is dropped.

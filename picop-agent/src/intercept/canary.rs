@@ -105,12 +105,43 @@ pub enum CanaryError {
 #[derive(Debug)]
 pub struct Canary {
     cgroup: Cgroup,
-    child: Child,
-    stdin: ChildStdin,
-    stdout: Lines<BufReader<ChildStdout>>,
+    own: Cgroup,
+    process: Process,
     maps: Arc<Maps>,
     answering: [tokio::task::JoinHandle<()>; 2],
     routes: Vec<(RouteKey, Route)>,
+}
+
+/// Its process, in its cgroup.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    fn start(cgroup: &Cgroup, own: &Cgroup) -> Result<Self, CanaryError> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("canary")
+            .arg("--cgroup")
+            .arg(&cgroup.dir)
+            .arg("--home")
+            .arg(&own.dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(CanaryError::Spawn)?;
+        let pid = child.id().unwrap_or_default();
+        // It makes no socket before it is asked to.
+        fs::write(cgroup.dir.join("cgroup.procs"), pid.to_string())
+            .map_err(|source| CanaryError::Cgroup { path: cgroup.dir.clone(), source })?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(CanaryError::Spawn(io::Error::other("its pipes are missing")));
+        };
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout).lines() })
+    }
 }
 
 impl Canary {
@@ -131,23 +162,7 @@ impl Canary {
             _ => {}
         }
         let cgroup = mount.cgroup(&path)?;
-        let mut child = Command::new("/proc/self/exe")
-            .arg("canary")
-            .arg("--cgroup")
-            .arg(&cgroup.dir)
-            .arg("--home")
-            .arg(&own.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(CanaryError::Spawn)?;
-        let pid = child.id().unwrap_or_default();
-        fs::write(cgroup.dir.join("cgroup.procs"), pid.to_string()).map_err(failed)?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
-            return Err(CanaryError::Spawn(io::Error::other("its pipes are missing")));
-        };
+        let process = Process::start(&cgroup, own)?;
 
         let context = Context::for_env(&EnvId::new(ENVIRONMENT).expect("a name"));
         let own_netns = Arc::new(Netns::own()?);
@@ -168,8 +183,7 @@ impl Canary {
             tokio::spawn(answer::relayed(relayed, relayed_port, cookie, Arc::clone(&maps))),
             tokio::spawn(answer::direct(direct, context)),
         ];
-        let stdout = BufReader::new(stdout).lines();
-        Ok(Self { cgroup, child, stdin, stdout, maps, answering, routes: routes(direct_port) })
+        Ok(Self { cgroup, own: own.clone(), process, maps, answering, routes: routes(direct_port) })
     }
 
     /// Its cgroup, which the hooks must look at: id and depth.
@@ -182,24 +196,37 @@ impl Canary {
         self.routes.clone()
     }
 
-    /// One round.
+    /// One round. A process that has ended (somebody killed it) is started anew first.
     pub async fn attempt(&mut self) -> Report {
-        let exchange = async {
-            self.stdin.write_all(b"go\n").await?;
-            let relayed = self.stdout.next_line().await?;
-            Ok::<_, io::Error>((relayed, self.stdout.next_line().await?))
-        };
-        let verdict = |line: String| if line == "ok" { Status::Live } else { Status::Dead(line) };
         let broken =
             |why: String| Report { interception: Status::Dead(why.clone()), injection: Status::Dead(why) };
-        match timeout(PATIENCE, exchange).await {
-            Ok(Ok((Some(relayed), Some(direct)))) => {
-                Report { interception: verdict(relayed), injection: verdict(direct) }
+        if let Ok(Some(status)) = self.process.child.try_wait() {
+            tracing::warn!(%status, "the canary process has ended; starting another");
+            match Process::start(&self.cgroup, &self.own) {
+                Ok(process) => self.process = process,
+                Err(error) => return broken(crate::telemetry::chain(&error)),
             }
-            Ok(Ok(_)) => broken("the canary process has ended".into()),
-            Ok(Err(error)) => broken(format!("the canary process cannot be reached: {error}")),
-            Err(_) => broken(format!("the canary got no answer within {PATIENCE:?}")),
         }
+        let Process { stdin, stdout, .. } = &mut self.process;
+        let exchange = async {
+            stdin.write_all(b"go\n").await?;
+            let relayed = stdout.next_line().await?;
+            Ok::<_, io::Error>((relayed, stdout.next_line().await?))
+        };
+        let verdict = |line: String| if line == "ok" { Status::Live } else { Status::Dead(line) };
+        let why = match timeout(PATIENCE, exchange).await {
+            Ok(Ok((Some(relayed), Some(direct)))) => {
+                return Report { interception: verdict(relayed), injection: verdict(direct) };
+            }
+            Ok(Ok(_)) => "the canary process has ended".to_owned(),
+            Ok(Err(error)) => format!("the canary process cannot be reached: {error}"),
+            Err(_) => format!("the canary got no answer within {PATIENCE:?}"),
+        };
+        // What it may still say would be taken for the answer to the next round.
+        if let Err(error) = self.process.child.start_kill() {
+            tracing::debug!(%error, "the canary process cannot be ended; it has most likely ended by itself");
+        }
+        broken(why)
     }
 
     /// Attempts for ever, and tells the last result.
@@ -226,7 +253,7 @@ impl Canary {
             tracing::warn!(%error, "cannot remove the canary from the kernel's workloads");
         }
         // Its cgroup can only be removed when it is gone.
-        if let Err(error) = self.child.kill().await {
+        if let Err(error) = self.process.child.kill().await {
             tracing::warn!(%error, "cannot end the canary process");
         }
         if let Err(error) = fs::remove_dir(&self.cgroup.dir) {

@@ -68,6 +68,30 @@ fn a_sudden_end_leaves_nothing_for_long() -> Result {
 }
 
 #[test]
+fn a_canary_that_is_killed_is_replaced() -> Result {
+    require_privilege!(Ok(()));
+    let cluster = Cluster::new("canary")?;
+    let agent = Agent::start(&cluster, ROUTES)?;
+    let canary = canary(&cluster, &agent);
+    let process = processes(&canary);
+    kill_process(Pid::from_raw(process[0]).ok_or("a pid")?, Signal::KILL)?;
+    let another = || processes(&canary).first().is_some_and(|pid| *pid != process[0]);
+    assert!(eventually(SOON, another), "no canary after {process:?}");
+    // And it is asked: the agent is ready again, if it was not all along.
+    assert!(eventually(SOON, || ready_files(&cluster) == 1), "not ready again");
+    let dead = |line: &serde_json::Value| {
+        line["message"] == "ready" || line["message"] == "not ready: interception is not live"
+    };
+    let last = wait_until("a verdict of the new canary", SOON, || {
+        agent.log_lines().iter().rfind(|line| dead(line)).filter(|line| line["message"] == "ready").cloned()
+    });
+    assert!(last.is_ok());
+    assert!(agent.stop()?.success());
+    assert!(!canary.exists(), "{} is still there", canary.display());
+    Ok(())
+}
+
+#[test]
 fn the_next_agent_removes_what_the_last_one_could_not() -> Result {
     require_privilege!(Ok(()));
     let cluster = Cluster::new("next")?;

@@ -254,3 +254,18 @@ pub fn change_workloads(agent: &Agent, routes: &Routes) -> Result {
     logged(agent, before, "workload changed")?;
     Ok(())
 }
+
+/// Connects from a pod until it is routed. The agent meets a pod that has just been made some time later, and perhaps first
+/// when its process is in its cgroup already and in its network namespace not yet.
+pub fn until_routed(agent: &Agent, pod: &Pod, to: SocketAddr) -> Result {
+    let count = || {
+        let of_pod = |line: &Value| line["workload"] == pod.cgroup_path_rel() && line["reason"] == "variant";
+        agent.access_lines().into_iter().filter(of_pod).count()
+    };
+    let before = count();
+    let routed = wait_until(&format!("a routed connection of {}", pod.name()), soon(), || {
+        hello(to).run(pod).ok()?;
+        (count() > before).then_some(())
+    });
+    Ok(routed.with_context(|| fs::read_to_string(agent.log_path()).unwrap_or_default())?)
+}

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use testbed::{Agent, AgentOptions, PodSpec, Talker, eventually, require_privilege};
 
-use crate::common::{Result, Routes, Scene, access, answer, expect, hello, logged, soon, variants, workload};
+use crate::common::{
+    Result, Routes, Scene, access, answer, expect, hello, logged, soon, until_routed, variants, workload,
+};
 
 /// A service with one variant, and a pod of the pattern `web-*`, all of which are managed.
 fn scene(name: &str) -> Result<(Scene, SocketAddr, Vec<testbed::Proc>, Agent)> {
@@ -34,15 +36,13 @@ fn a_pod_that_starts_anew_in_the_same_cgroup() -> Result {
     require_privilege!(Ok(()));
     let (scene, service, _servers, agent) = scene("restart")?;
     let first = scene.cluster.pod(PodSpec::new("first").cgroup("web-1"))?;
-    logged(&agent, 0, "managing workload")?;
-    let report = hello(service).run(&first)?;
-    expect(&access(&agent, report.local)?, &[("reason", "variant"), ("outcome", "ok")]);
+    until_routed(&agent, &first, service)?;
 
     let before = agent.log_lines().len();
     end_all(first.cgroup_dir())?;
     let second = scene.cluster.pod(PodSpec::new("second").cgroup("web-1"))?;
     logged(&agent, before, "workload is gone")?;
-    logged(&agent, before, "managing workload")?;
+    until_routed(&agent, &second, service)?;
     for _ in 0..3 {
         let report = hello(service).run(&second)?;
         assert_eq!(answer(&report), "hello");
@@ -57,12 +57,13 @@ fn connections_outlive_their_pods_cgroup() -> Result {
     let (scene, service, _servers, agent) = scene("outlives")?;
     let elsewhere = scene.cluster.pod("elsewhere")?;
     let pod = scene.cluster.pod(PodSpec::new("pod").cgroup("web-1"))?;
-    logged(&agent, 0, "managing workload")?;
+    until_routed(&agent, &pod, service)?;
     let talker = Talker::in_pod(&pod)?;
     let running = talker.open(service)?;
     running.echo("as long as there is a cgroup")?;
     let local = running.names()?.local;
 
+    let before = agent.log_lines().len();
     // The process leaves, so that its cgroup can be removed.
     fs::write(elsewhere.cgroup_dir().join("cgroup.procs"), talker.pid().to_string())?;
     end_all(pod.cgroup_dir())?;
@@ -72,25 +73,19 @@ fn connections_outlive_their_pods_cgroup() -> Result {
         removed.is_ok() || removed.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
     });
     assert!(gone, "{removed:?}");
-    logged(&agent, 0, "workload is gone")?;
+    logged(&agent, before, "workload is gone")?;
     running.echo("and without one")?;
     // What connects from its new cgroup is nobody's business.
     let new = talker.open(service)?;
     new.echo("untouched")?;
     assert_eq!(new.names()?.local.map(|local| local.ip()), Some(pod.addr4().into()));
-    assert_eq!(agent.access_lines().len(), 0);
     running.finish()?;
     assert!(running.receive(1)?.eof);
     expect(&access(&agent, local)?, &[("outcome", "ok"), ("reason", "variant")]);
 
     // A pod of the same name is another pod.
-    let before = agent.log_lines().len();
     let again = scene.cluster.pod(PodSpec::new("again").cgroup("web-1"))?;
-    logged(&agent, before, "managing workload")?;
-    let report = hello(service).run(&again)?;
-    assert_eq!(answer(&report), "hello");
-    expect(&access(&agent, report.local)?, &[("reason", "variant")]);
-    Ok(())
+    until_routed(&agent, &again, service)
 }
 
 #[test]

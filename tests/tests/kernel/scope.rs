@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use testbed::{Agent, Client, Pod, PodSpec, Talker, Target, require_privilege};
 
 use crate::common::{
-    Recorder, Result, Routes, Scene, access, answer, change_workloads, expect, expect_reset, hello, variants,
-    workload,
+    Recorder, Result, Routes, Scene, access, answer, change_workloads, expect, expect_reset, hello,
+    until_routed, variants, workload,
 };
 
 /// A real server whose address is a service, and a variant that nobody but managed processes gets to.
@@ -207,9 +207,8 @@ fn workloads_named_by_a_pattern() -> Result {
     assert_eq!(names, [format!("{id}/web-1"), format!("{id}/web-2"), format!("{id}/apps/any/where/db-1")]);
 
     // A pod that comes later.
-    let before = agent.log_lines().len();
     let late = make("late", "web-4")?;
-    crate::common::logged(&agent, before, "managing workload")?;
+    until_routed(&agent, &late, it.real.at)?;
     assert_eq!(answer(&hello(it.real.at).run(&late)?), "variant");
     Ok(())
 }
