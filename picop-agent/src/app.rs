@@ -52,6 +52,10 @@ pub async fn run(args: RunArgs) -> Result<()> {
     raise_descriptor_limit();
     check_capabilities()?;
 
+    if let Some(file) = &args.ready_file {
+        // A predecessor that was killed left it.
+        remove(file);
+    }
     let mount = CgroupMount::find()?;
     let root = match &args.cgroup {
         Some(path) => mount.cgroup(path)?,

@@ -67,7 +67,7 @@ enum Outcome {
 /// What a client of a closed port gets. (Without a value of its own, 0 is answered with EPERM.)
 #[inline(always)]
 fn refuse() -> i32 {
-    // SAFETY: a helper without preconditions (kernel 5.18; where it is missing, the program does not load).
+    // SAFETY: a helper without preconditions (6.1 for connect hooks; where it is missing, the program does not load).
     unsafe { bpf_set_retval(-ECONNREFUSED) };
     REFUSE
 }

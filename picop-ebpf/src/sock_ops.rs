@@ -5,7 +5,7 @@
 //!
 //! Direct, with a header to write: the socket is enrolled in SOCKS (which the kernel allows only here), and taken out as
 //! soon as the header is acknowledged, before any reply to it is queued: an enrolled socket is not quite a TCP socket to
-//! its application (FIONREAD answers 0 from 6.18.14, 6.12.75 and 6.6.128 on; a blocking read may answer EAGAIN).
+//! its application (FIONREAD answers 0 on 6.18.44; a blocking read may answer EAGAIN on all).
 
 use aya_ebpf::{
     EbpfContext as _,

@@ -66,7 +66,7 @@ impl Feature {
 
     /// Whether this version of the agent has it. Of the others, the doctor tells what the node would allow.
     pub const fn is_served(self) -> bool {
-        matches!(self, Self::Interception | Self::Relay)
+        matches!(self, Self::Interception | Self::Relay | Self::DirectPath | Self::Pinning)
     }
 }
 

@@ -43,8 +43,8 @@ const SOMAXCONN: Spec = Spec {
     consequence: "in a burst of new connections of one workload some wait a second for their second SYN",
 };
 
-/// Since when the kernel has all helpers the programs use (`bpf_get_netns_cookie` in `sock_ops`).
-const KERNEL_MIN: (u32, u32) = (5, 15);
+/// Since when the kernel has all helpers the programs use (`bpf_set_retval` in connect hooks). The oldest tested is 6.1.
+const KERNEL_MIN: (u32, u32) = (6, 1);
 /// `picop run`'s default of `--max-connections`.
 const CONNECTIONS: u64 = 50_000;
 /// Accepted and upstream socket.

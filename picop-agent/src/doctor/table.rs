@@ -67,8 +67,8 @@ fn summary(out: &mut String, report: &Report, colours: bool) {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    line(out, &format!("This version:                              {}", list(true)));
-    line(out, &format!("Later ones, as far as the node allows it:  {}", list(false)));
+    line(out, &format!("This version here:    {}", list(true)));
+    line(out, &format!("Later ones, perhaps:  {}", list(false)));
     if report.can_run {
         line(out, "The agent can run here.");
         return;

@@ -23,6 +23,17 @@ pub enum CgroupError {
         /// Where cgroup v2 is.
         mount: PathBuf,
     },
+    /// The agent does not see its own place in the tree.
+    #[error(
+        "cannot tell which cgroup of {mount} this process is in (/proc/self/cgroup says {said}): it is in a cgroup \
+         namespace of its own; start it in the host's (`nsenter --cgroup=/proc/1/ns/cgroup picop run ...` with hostPID)"
+    )]
+    Namespaced {
+        /// Where cgroup v2 is.
+        mount: PathBuf,
+        /// What the kernel says.
+        said: String,
+    },
     /// A file could not be read.
     #[error("cannot read {path}")]
     Read {
@@ -98,7 +109,15 @@ impl CgroupMount {
         let path = PathBuf::from("/proc/self/cgroup");
         let text = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
         let rel = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-        self.cgroup(Path::new(rel))
+        let own = self.cgroup(Path::new(rel))?;
+        // In a cgroup namespace the path is relative to the namespace's root, and names another cgroup of the host's tree.
+        let procs = fs::read_to_string(own.dir.join("cgroup.procs")).unwrap_or_default();
+        let pid = std::process::id().to_string();
+        if procs.lines().any(|line| line == pid) {
+            Ok(own)
+        } else {
+            Err(CgroupError::Namespaced { mount: self.0.clone(), said: format!("/{rel}") })
+        }
     }
 
     /// Where to attach when the operator does not say: the kubelet's pods, else everything.

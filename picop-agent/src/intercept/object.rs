@@ -7,7 +7,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pi
 /// The kernel refused the object, its maps or its BTF.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot load the eBPF object; picop needs Linux 5.15 or later with BTF, CAP_BPF and CAP_NET_ADMIN (`picop doctor` \
+    "cannot load the eBPF object; picop needs Linux 6.1 or later with BTF, CAP_BPF and CAP_NET_ADMIN (`picop doctor` \
      says what is missing)"
 )]
 pub struct LoadError(#[source] Box<aya::EbpfError>);

@@ -170,10 +170,10 @@ impl Router<'_> {
         if backends == Backends::Refused {
             return Err((Outcome::Refused, format!("refused: {}", why.as_str())));
         }
-        let Shared { netns, limits, turn, .. } = self.shared;
+        let Shared { netns, maps, limits, turn, .. } = self.shared;
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let (server, backend) =
-            upstream::connect(netns, &self.workload.netns, &backends, turn, limits.connect_timeout)
+            upstream::connect(netns, maps, &self.workload.netns, &backends, turn, limits.connect_timeout)
                 .await
                 .map_err(|error| {
                     let outcome = match error {

@@ -9,8 +9,13 @@ use tokio::{
 };
 
 use crate::{
-    intercept::netns::{Netns, NetnsError, NetnsThread},
+    intercept::{
+        heartbeat::now_ns,
+        maps::Maps,
+        netns::{Netns, NetnsError, NetnsThread},
+    },
     route::Backends,
+    telemetry::chain,
 };
 
 /// No endpoint took the connection.
@@ -34,16 +39,25 @@ pub enum UpstreamError {
     Netns(#[from] NetnsError),
 }
 
-/// Connects to the first of the backends that takes it, starting with the one whose turn it is.
+/// Connects to the first of the backends that takes it, starting with the one whose turn it is; those seen not to work a
+/// moment ago, by this or by a direct connection, come last.
 pub async fn connect(
     thread: &NetnsThread,
+    maps: &Maps,
     netns: &Arc<Netns>,
     backends: &Backends,
     turn: usize,
     patience: Duration,
 ) -> Result<(TcpStream, SocketAddr), UpstreamError> {
     let mut failure = UpstreamError::None;
-    for (tried, to) in backends.in_turn(turn).enumerate() {
+    let mut order: Vec<_> = backends.in_turn(turn).collect();
+    let choice = order.len() > 1;
+    if choice {
+        let now = now_ns();
+        // Stable: among equals the turn holds.
+        order.sort_by_cached_key(|to| maps.is_ejected(*to, now));
+    }
+    for (tried, to) in order.into_iter().enumerate() {
         let attempt = async {
             let socket = thread.socket(Arc::clone(netns), to).await??;
             let socket = TcpSocket::from_std_stream(OwnedFd::from(socket).into());
@@ -59,6 +73,9 @@ pub async fn connect(
             Ok(stream) => return Ok((stream, to)),
             Err(Failure::Netns(error)) => return Err(error.into()),
             Err(Failure::Io(source)) => {
+                if choice && let Err(error) = maps.eject(to, now_ns()) {
+                    tracing::warn!(error = chain(&error), %to, "cannot have an endpoint passed over");
+                }
                 failure = UpstreamError::AllFailed { tried: tried + 1, last: to, source };
             }
         }

@@ -69,7 +69,7 @@ cd /test
 # The firmware's last words end without a newline.
 echo
 echo "kernel $(uname -r)"
-./run --test-threads=1 {arguments}
+./run --test-threads=2 {arguments}
 echo "{VERDICT} $?"
 poweroff -f
 "#,
@@ -129,6 +129,6 @@ mod tests {
     fn filters_reach_the_test_program_as_they_are() {
         let script = init(&["llc", "stp"], &["it's $HOME".to_owned()]);
         assert!(script.contains("for module in llc stp;"), "{script}");
-        assert!(script.contains(r"./run --test-threads=1 'it'\''s $HOME'"), "{script}");
+        assert!(script.contains(r"./run --test-threads=2 'it'\''s $HOME'"), "{script}");
     }
 }

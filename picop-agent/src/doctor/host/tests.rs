@@ -7,8 +7,9 @@ use crate::{cli::Cli, doctor::check::Verdict};
 fn kernels() {
     for (release, verdict) in [
         ("6.18.44-fc-v669", Verdict::Ok),
-        ("5.15.0-91-generic", Verdict::Ok),
-        ("6.0", Verdict::Ok),
+        ("6.1.0-49-amd64", Verdict::Ok),
+        ("5.15.0-91-generic", Verdict::Degraded),
+        ("6.0", Verdict::Degraded),
         ("5.14.0-503.el9.x86_64", Verdict::Degraded),
         ("4.19.0", Verdict::Degraded),
         ("", Verdict::Unknown),
