@@ -16,7 +16,10 @@
 //! The programs gather facts and act; what is decided is in `picop_common::connect`, tested on the host.
 #![no_std]
 #![no_main]
-#![expect(clippy::inline_always, reason = "a BPF call passes five registers and a stack of 512 bytes is shared")]
+#![expect(
+    clippy::inline_always,
+    reason = "a BPF call passes five registers and a stack of 512 bytes is shared"
+)]
 #![expect(clippy::needless_pass_by_value, reason = "the signature aya's macros ask for")]
 #![expect(
     clippy::cast_possible_truncation,

@@ -21,6 +21,9 @@ use crate::{
     maps::{HEADERS, happened},
 };
 
+/// Up to which size of a message its first piece is worth a copy. Beyond, a full segment is ready to go anyway.
+const MERGED_MAX: u32 = 16 * 1024;
+
 /// Every message of an enrolled socket.
 #[sk_msg]
 pub fn msg(ctx: SkMsgContext) -> u32 {
@@ -54,12 +57,18 @@ fn inject(ctx: &SkMsgContext, header: &HeaderBytes) -> bool {
     if len == 0 || len > MAX_LEN {
         return false;
     }
-    // SAFETY: the helpers take this hook's context; every pointer into the message is void afterwards. Pulling makes the
-    // pushed bytes one piece that can be written to.
-    let room = unsafe {
-        bpf_msg_push_data(ctx.msg, 0, len as u32, 0) == 0 && bpf_msg_pull_data(ctx.msg, 0, len as u32, 0) == 0
-    };
-    if !room {
+    let small = ctx.size() <= MERGED_MAX;
+    // SAFETY: the helper takes this hook's context; every pointer into the message is void afterwards.
+    if unsafe { bpf_msg_push_data(ctx.msg, 0, len as u32, 0) } != 0 {
+        return false;
+    }
+    // Pulling makes bytes one piece that can be written to. One byte more than the header takes the first piece of the
+    // payload in, and both go out in one segment; in two, Nagle's algorithm holds the payload back until the header is
+    // acknowledged.
+    // SAFETY: as above. A pull that fails leaves the message as it was.
+    let merged = small && unsafe { bpf_msg_pull_data(ctx.msg, 0, len as u32 + 1, 0) } == 0;
+    // SAFETY: as above.
+    if !merged && unsafe { bpf_msg_pull_data(ctx.msg, 0, len as u32, 0) } != 0 {
         return false;
     }
     let (data, end) = (ctx.data(), ctx.data_end());

@@ -109,6 +109,14 @@ fn announce(ctx: &SockOpsContext, flow: &Flow) {
 
 #[inline(always)]
 fn enrol(ctx: &SockOpsContext, flow: &mut Flow) {
+    // SAFETY: the hook's own context.
+    if unsafe { (*ctx.ops).bytes_acked } > 1 {
+        // More than the SYN is acknowledged: it carried data (TCP Fast Open). A header would be in the middle.
+        happened(Event::HeaderMissed);
+        flow.state = FLOW_FAILED;
+        set_callbacks(ctx, 0);
+        return;
+    }
     let mut key = cookie(ctx);
     // Before enrolling, so that there is always a way out again.
     let callbacks = set_callbacks(
@@ -137,11 +145,17 @@ fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow) {
             unenrol(ctx, flow, Event::Unenrolled);
         }
     } else if flow.state == FLOW_INJECT && acked > 1 {
-        // What is acknowledged did not pass `msg`: a MSG_FASTOPEN send, which began before the socket was enrolled.
-        happened(Event::HeaderMissed);
-        unenrol(ctx, flow, Event::Unenrolled);
-        flow.state = FLOW_FAILED;
+        missed(ctx, flow);
     }
+}
+
+/// What was sent did not pass `msg`: by a send that began before the socket was enrolled (TCP Fast Open). What follows must
+/// not get the header either.
+#[inline(always)]
+fn missed(ctx: &SockOpsContext, flow: &mut Flow) {
+    happened(Event::HeaderMissed);
+    unenrol(ctx, flow, Event::Unenrolled);
+    flow.state = FLOW_FAILED;
 }
 
 /// The acknowledgement of a retransmitted segment may measure nothing (Karn's algorithm), and would never be seen by
@@ -150,6 +164,9 @@ fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow) {
 fn retransmitted(ctx: &SockOpsContext, flow: &mut Flow) {
     if flow.state == FLOW_INJECTED {
         unenrol(ctx, flow, Event::Unenrolled);
+    } else if flow.state == FLOW_INJECT {
+        // Data of the SYN that the server did not take with it, for one.
+        missed(ctx, flow);
     }
 }
 

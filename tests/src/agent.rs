@@ -78,7 +78,8 @@ impl Agent {
         command.arg("run").arg("--routes").arg(&routes);
         command.arg("--cgroup").arg(options.cgroup.unwrap_or_else(|| cluster.cgroup_dir()));
         command
-            .args(["--log-format", "json", "--log-direct"])
+            .args(["--log-format", "json"])
+            .args((!options.plain).then_some("--log-direct"))
             .arg("--ready-file")
             .arg(&ready)
             .args(&options.args);

@@ -23,6 +23,7 @@ use variant::Variant;
 
 /// Measure what a connection costs: connect, 1 kB there, 1 kB back, close; without picop and by each of its paths.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// End with one line of JSON on standard output.
     #[arg(long)]
@@ -119,7 +120,7 @@ fn measure(args: &Args, rounds: usize, stage: &mut Stage, variants: &[Variant]) 
 /// A block of a variant's connections.
 fn turn(stage: &mut Stage, variant: Variant, connections: usize, random: &mut Random) -> Result<Round> {
     let to = stage.targets(variant, connections + WARM_UP, random)?;
-    let header = if variant.sends_header() { stage.header() } else { String::new() };
+    let header = if variant.sends_header() { Stage::header() } else { String::new() };
     let cgroup = stage.client_cgroup(variant);
     let processes = stage.processes(variant)?;
     // Joins the cgroup, which takes the kernel a while, outside of what is counted.

@@ -61,7 +61,10 @@ impl Remote {
 
     fn ask<T: DeserializeOwned>(&mut self, line: &Value) -> Result<T> {
         let mut answer = String::new();
-        writeln!(self.reader.get_ref(), "{line}")
+        let line = format!("{line}\n");
+        self.reader
+            .get_ref()
+            .write_all(line.as_bytes())
             .and_then(|()| self.reader.read_line(&mut answer))
             .with_context(|| format!("no answer: {}", self.proc.stderr()))?;
         let answer: Value = serde_json::from_str(&answer)

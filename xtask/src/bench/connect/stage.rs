@@ -111,7 +111,8 @@ impl Stage {
                 Place::Flat(size) => routes::many_services(size, self.backend(Variant::Flat(size))?),
             };
             let routes = services + &routes::workloads(&place.path(&self.cluster), &self.client_pod);
-            let options = AgentOptions { routes, cgroup: Some(cgroup), ..AgentOptions::default() };
+            let options =
+                AgentOptions { routes, cgroup: Some(cgroup), plain: true, ..AgentOptions::default() };
             self.agents.push((place, Agent::start_with(&self.cluster, options)?));
         }
         Ok(())
@@ -123,7 +124,7 @@ impl Stage {
     }
 
     /// The header clients of the relay send.
-    pub fn header(&self) -> String {
+    pub fn header() -> String {
         let body = format!("Env-Id:{ENVIRONMENT}");
         let length = u8::try_from(body.len()).expect("a short name");
         hex::encode(&[b"\r\n\r\n\0\r\nQUIT\n\x01", &[length][..], body.as_bytes()].concat())

@@ -68,13 +68,13 @@ fn an_interval_is_the_same_in_each_run_and_one_outlier_does_not_move_it() {
 fn an_interval_misses_what_it_should_miss_and_covers_what_it_should_cover() {
     let shifted: Vec<_> = around_one(60, 0.05, 5).iter().map(|r| r * 1.05).collect();
     assert!(!Estimate::of(&shifted).expect("samples").contains(1.0));
-    // Of 200 experiments of 41 uniform samples, about 190 intervals cover the true median.
+    // Of 50 experiments of 41 uniform samples, about 47 intervals cover the true median.
     let mut random = Random::new(42);
     let mut unit = || f64::from(u32::try_from(random.below(1 << 30)).expect("30 bits")) / f64::from(1 << 30);
-    let covered = (0..200)
+    let covered = (0..50)
         .filter(|_| {
             Estimate::of(&(0..41).map(|_| unit()).collect::<Vec<_>>()).is_some_and(|e| e.contains(0.5))
         })
         .count();
-    assert!((175..=199).contains(&covered), "{covered} of 200");
+    assert!((42..50).contains(&covered), "{covered} of 50");
 }
