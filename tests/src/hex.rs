@@ -1,14 +1,16 @@
 //! Bytes as hexadecimal digits, and back.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 /// Two lower-case digits a byte.
 pub fn encode(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// The bytes of `text`.
@@ -17,11 +19,20 @@ pub fn encode(bytes: &[u8]) -> String {
 /// When it holds anything but pairs of digits.
 pub fn decode(text: &str) -> Result<Vec<u8>> {
     ensure!(text.len().is_multiple_of(2), "hexadecimal digits come in pairs");
-    let pairs = text.as_bytes().chunks(2).map(|pair| {
-        let pair = std::str::from_utf8(pair).context("not ASCII")?;
-        u8::from_str_radix(pair, 16).with_context(|| format!("`{pair}` is no hexadecimal byte"))
-    });
-    pairs.collect()
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    for pair in text.as_bytes().chunks_exact(2) {
+        bytes.push((digit(pair[0])? << 4) | digit(pair[1])?);
+    }
+    Ok(bytes)
+}
+
+fn digit(letter: u8) -> Result<u8> {
+    match letter {
+        b'0'..=b'9' => Ok(letter - b'0'),
+        b'a'..=b'f' => Ok(letter - b'a' + 10),
+        b'A'..=b'F' => Ok(letter - b'A' + 10),
+        _ => bail!("`{}` is no hexadecimal digit", letter.escape_ascii()),
+    }
 }
 
 #[cfg(test)]

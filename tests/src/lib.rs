@@ -35,5 +35,5 @@ pub use pod::{Pod, PodSpec};
 pub use privilege::{Privilege, enter_or_skip, privilege};
 pub use process::{Output, Proc, wait_timeout};
 pub use sweep::{leftovers, leftovers_of, remove_kept, remove_own, sweep};
-pub use talk::{Said, Talk, Talker, Target};
+pub use talk::{Deed, Form, Said, Talk, Talker, Target};
 pub use wait::{eventually, wait_until};

@@ -17,6 +17,10 @@ use crate::pod::Pod;
 use crate::process::Proc;
 use crate::wait::wait_until;
 
+mod deed;
+
+pub use deed::{Deed, Form};
+
 /// One step of `hop talk`. Sockets have the numbers in which they were made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,6 +43,10 @@ pub enum Ask {
     Close(usize),
     /// Closes with a reset.
     Reset(usize),
+    /// Makes a TCP socket that is not connected; IPv6 if so asked.
+    Raw(bool),
+    /// Something of a socket that only some tests want.
+    Do(usize, Deed),
 }
 
 /// Where to connect, and how.
@@ -71,6 +79,12 @@ pub struct Said {
     pub hex: String,
     /// Whether the end of the stream was met.
     pub eof: bool,
+    /// The error's number, if the system gave it one.
+    #[serde(default)]
+    pub errno: Option<i32>,
+    /// What a [`Deed`] that asks for a number was answered.
+    #[serde(default)]
+    pub value: Option<u64>,
 }
 
 impl Target {
@@ -200,6 +214,11 @@ impl Talker {
         self.made(&self.ask(&Ask::Accept(listener))?)
     }
 
+    /// Makes a TCP socket that is not connected yet.
+    pub fn raw(&self, v6: bool) -> Result<Talk<'_>> {
+        self.made(&self.ask(&Ask::Raw(v6))?)
+    }
+
     /// The socket that a successful answer tells of.
     pub fn made(&self, said: &Said) -> Result<Talk<'_>> {
         match (said.socket, &said.error) {
@@ -253,6 +272,22 @@ impl Talk<'_> {
     /// What `getsockname` and `getpeername` say.
     pub fn names(&self) -> Result<Said> {
         self.talker.ask(&Ask::Names(self.socket))
+    }
+
+    /// Does something that only some tests want, whatever comes of it.
+    pub fn try_to(&self, deed: Deed) -> Result<Said> {
+        self.talker.ask(&Ask::Do(self.socket, deed))
+    }
+
+    /// Does something that only some tests want.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn to(&self, deed: Deed) -> Result<Said> {
+        let asked = format!("{deed:?}");
+        let said = self.try_to(deed)?;
+        ensure!(said.error.is_none(), "{asked}: {said:?}");
+        Ok(said)
     }
 
     /// Shuts down the write side.

@@ -18,10 +18,14 @@ impl Late {
     /// The agent waits a millisecond for a header; the servers greet, if asked to.
     fn new(name: &str, servers: &[&str]) -> Result<Self> {
         let scene = Scene::new(name)?;
-        let (main, variant) = (scene.recorder_with("main", servers)?, scene.recorder_with("variant", servers)?);
+        let (main, variant) =
+            (scene.recorder_with("main", servers)?, scene.recorder_with("variant", servers)?);
         let vip = scene.vip();
-        let settings =
-            format!("expect_header: sniff(1ms), {}, {}", base(&[main.at]), variants(&[("pr-1", &[variant.at])]));
+        let settings = format!(
+            "expect_header: sniff(1ms), {}, {}",
+            base(&[main.at]),
+            variants(&[("pr-1", &[variant.at])])
+        );
         let routes =
             Routes::new().service("cart", &[vip], &settings).workload(scene.workload("context: header"));
         let agent = scene.agent(&routes, &[])?;

@@ -6,6 +6,7 @@
 
 mod churn;
 mod common;
+mod direct;
 mod failopen;
 mod header;
 mod late;

@@ -1,5 +1,8 @@
 //! Sockets under remote control: a line of JSON on standard input says what to do, one on standard output what came of it.
 
+mod deeds;
+mod sockopt;
+
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
@@ -19,6 +22,7 @@ pub fn run() -> Result<()> {
         let mut said = Said::default();
         if let Err(error) = act(&ask, &mut sockets, &mut said) {
             said.error = Some(format!("{:?}", timed_out(&error)));
+            said.errno = error.raw_os_error();
         }
         println!("{}", serde_json::to_string(&said)?);
     }
@@ -52,6 +56,12 @@ fn act(ask: &Ask, sockets: &mut Vec<Option<Socket>>, said: &mut Said) -> io::Res
         Ask::Finish(at) => get(sockets, *at)?.shutdown(Shutdown::Write),
         Ask::Close(at) => take(sockets, *at).map(drop),
         Ask::Reset(at) => take(sockets, *at)?.set_linger(Some(Duration::ZERO)),
+        Ask::Raw(v6) => {
+            let socket = Socket::new(if *v6 { Domain::IPV6 } else { Domain::IPV4 }, Type::STREAM, None)?;
+            socket.set_tcp_nodelay(true)?;
+            made(socket, sockets, said)
+        }
+        Ask::Do(at, deed) => deeds::act(deed, get(sockets, *at)?, said),
     }
 }
 
