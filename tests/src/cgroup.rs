@@ -38,6 +38,8 @@ pub(crate) fn remove_tree(dir: &Path) -> Result<()> {
     let removed = eventually(Duration::from_secs(5), || match remove_dirs(dir) {
         Ok(()) => true,
         Err(error) => {
+            // A process that was on its way in when the others died has arrived since.
+            kill(dir);
             last = Some(error);
             false
         }
