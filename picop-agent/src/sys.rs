@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 /// `SO_NETNS_COOKIE` (kernel 5.14): identifies a socket's network namespace for as long as the machine runs.
@@ -85,4 +85,59 @@ pub fn unshare_network() -> io::Result<()> {
     // stay shared.
     let rc = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `BPF_MAP_CREATE`: an empty map of the type, sizes, flags and BTF of another one, for another number of entries.
+///
+/// With the BTF, as up to 6.1 a map of maps takes only inner maps that agree with its template in that too
+/// (`bpf_map_meta_equal` compares offsets that are "not looked for" without BTF and "not there" with it).
+#[cfg(feature = "ebpf")]
+pub fn map_like(template: BorrowedFd<'_>, max_entries: u32) -> io::Result<OwnedFd> {
+    use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_info};
+
+    // SAFETY: all-zero is a valid bpf_map_info.
+    let mut info: bpf_map_info = unsafe { std::mem::zeroed() };
+    // SAFETY: all-zero is a valid bpf_attr.
+    let mut ask: bpf_attr = unsafe { std::mem::zeroed() };
+    ask.info.bpf_fd = u32::try_from(template.as_raw_fd()).expect("an open descriptor");
+    ask.info.info_len = u32::try_from(size_of::<bpf_map_info>()).expect("a small struct");
+    ask.info.info = (&raw mut info) as u64;
+    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which outlives the call.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut ask) }?;
+
+    // SAFETY: as above.
+    let mut open: bpf_attr = unsafe { std::mem::zeroed() };
+    open.__bindgen_anon_6.__bindgen_anon_1.btf_id = info.btf_id;
+    // SAFETY: the command reads an id and returns a descriptor that nobody else has.
+    let btf = unsafe { OwnedFd::from_raw_fd(bpf(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut open)?) };
+
+    // SAFETY: as above.
+    let mut create: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: only this member of the union is used.
+    let map = unsafe { &mut create.__bindgen_anon_1 };
+    map.map_type = info.type_;
+    map.key_size = info.key_size;
+    map.value_size = info.value_size;
+    map.map_flags = info.map_flags;
+    map.max_entries = max_entries;
+    map.map_name = info.name;
+    map.btf_fd = u32::try_from(btf.as_raw_fd()).expect("an open descriptor");
+    map.btf_key_type_id = info.btf_key_type_id;
+    map.btf_value_type_id = info.btf_value_type_id;
+    // SAFETY: the command reads `create` and returns a descriptor that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(bpf(bpf_cmd::BPF_MAP_CREATE, &mut create)?) })
+}
+
+/// `bpf(2)`.
+///
+/// # Safety
+/// `attr` must be what the command takes, and what it points to must be valid for as long as the call lasts.
+#[cfg(feature = "ebpf")]
+unsafe fn bpf(
+    command: aya_obj::generated::bpf_cmd,
+    attr: &mut aya_obj::generated::bpf_attr,
+) -> io::Result<std::os::fd::RawFd> {
+    // SAFETY: the caller's promise; the kernel reads and writes no more of `attr` than its size.
+    let rc = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of_val(attr)) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(i32::try_from(rc).expect("a descriptor or 0")) }
 }

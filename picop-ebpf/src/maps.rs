@@ -34,6 +34,10 @@ pub type Routes = HashMap<RouteKey, Route, ROUTES_MAX, 1>;
 #[btf_map]
 pub static ROUTES: ArrayOfMaps<Routes, 1> = ArrayOfMaps::new();
 
+/// Never used: what the agent makes versions of [`ROUTES`] like, with the BTF of their keys and values.
+#[btf_map]
+pub static ROUTES_SHAPE: HashMap<RouteKey, Route, 1, 1> = HashMap::new();
+
 /// Written by the agent; an entry is there before any workload names it.
 #[btf_map]
 pub static HEADERS: HashMap<u64, HeaderBytes, HEADERS_MAX, 1> = HashMap::new();

@@ -1,6 +1,6 @@
 //! The typed view of every map the two sides share.
 
-use std::{net::SocketAddr, sync::Mutex};
+use std::{net::SocketAddr, os::fd::AsFd as _, sync::Mutex};
 
 use aya::{
     Ebpf,
@@ -13,8 +13,7 @@ use picop_common::{
     route::{Route, RouteKey, header_key},
 };
 
-/// `BPF_F_NO_PREALLOC`: entries take memory as they come.
-const NO_PREALLOC: u32 = 1;
+use crate::sys;
 
 /// A map could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +68,7 @@ pub struct Maps {
     heartbeat: Mutex<Array<MapData, u64>>,
     workloads: Mutex<HashMap<MapData, u64, Workload>>,
     routes: Mutex<ArrayOfMaps<MapData, Routes>>,
+    shape: MapData,
     headers: Mutex<HashMap<MapData, u64, HeaderBytes>>,
     unhealthy: Mutex<HashMap<MapData, Endpoint, u64>>,
     originals: Mutex<HashMap<MapData, OriginalKey, Original>>,
@@ -96,11 +96,12 @@ impl MapSource for Ebpf {
 }
 
 /// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
-pub const SHARED: [&str; 11] = [
+pub const SHARED: [&str; 12] = [
     "AGENT",
     "HEARTBEAT",
     "WORKLOADS",
     "ROUTES",
+    "ROUTES_SHAPE",
     "HEADERS",
     "UNHEALTHY",
     "ORIGINALS",
@@ -109,6 +110,13 @@ pub const SHARED: [&str; 11] = [
     "EVENTS",
     "TOLD",
 ];
+
+fn shape(map: Map) -> Result<MapData, MapsError> {
+    match map {
+        Map::HashMap(data) => Ok(data),
+        _ => Err(MapsError::Missing { name: "ROUTES_SHAPE", source: None }),
+    }
+}
 
 fn take<T>(source: &mut impl MapSource, name: &'static str) -> Result<T, MapsError>
 where
@@ -127,6 +135,7 @@ impl Maps {
             heartbeat: Mutex::new(take(source, "HEARTBEAT")?),
             workloads: Mutex::new(take(source, "WORKLOADS")?),
             routes: Mutex::new(take(source, "ROUTES")?),
+            shape: shape(source.map("ROUTES_SHAPE")?)?,
             headers: Mutex::new(take(source, "HEADERS")?),
             unhealthy: Mutex::new(take(source, "UNHEALTHY")?),
             originals: Mutex::new(take(source, "ORIGINALS")?),
@@ -191,7 +200,12 @@ impl Maps {
         }
         // Sized to what it holds: its buckets, unlike its entries, are allocated at once.
         let capacity = u32::try_from(entries.len().next_power_of_two().max(64)).expect("checked above");
-        let mut version = Routes::create(capacity, NO_PREALLOC).map_err(write("ROUTES"))?;
+        let version =
+            sys::map_like(self.shape.fd().as_fd(), capacity).map_err(|e| write("ROUTES")(e.into()))?;
+        let mut version = MapData::from_fd(version)
+            .and_then(Map::from_map_data)
+            .and_then(Routes::try_from)
+            .map_err(write("ROUTES"))?;
         for (key, route) in entries {
             version.insert(key, route, 0).map_err(write("ROUTES"))?;
         }
