@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +28,9 @@ use crate::sys;
 
 /// How many connections may wait to be accepted, if the namespace's `net.core.somaxconn` (4096 by default) lets them.
 const BACKLOG: i32 = 4096;
+
+/// How long a connection to a fresh listener over loopback may take.
+const REACHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What can go wrong around network namespaces.
 #[derive(Debug, thiserror::Error)]
@@ -201,9 +207,15 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, NetnsError> {
 /// Proves that the listener can be reached: in a namespace whose `lo` is down binding works, connecting does not, and
 /// every intercepted connection would fail.
 fn reach(listener: &TcpListener) -> io::Result<()> {
-    let probe = TcpStream::connect_timeout(&listener.local_addr()?, Duration::from_millis(200))?;
+    let probe = TcpStream::connect_timeout(&listener.local_addr()?, REACHED_WITHIN)?;
     let probe_addr = probe.local_addr()?;
     loop {
+        // The client's side is done; its last ACK may still be on its way through another CPU.
+        let timeout = rustix::time::Timespec::try_from(REACHED_WITHIN).map_err(io::Error::other)?;
+        let mut ready = [PollFd::new(listener, PollFlags::IN)];
+        if poll(&mut ready, Some(&timeout))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         // Nobody else knows the port yet, but anybody may connect to it.
         let (_, from) = listener.accept()?;
         if from == probe_addr {

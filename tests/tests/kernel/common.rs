@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use testbed::{Agent, AgentOptions, Client, ClientReport, Cluster, Pod, Proc, Said, hex, wait_until};
+use testbed::{Agent, AgentOptions, Client, ClientReport, Cluster, Pod, Proc, Said, Talker, hex, wait_until};
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
@@ -236,6 +236,18 @@ pub fn expect(line: &Value, fields: &[(&str, &str)]) {
 #[track_caller]
 pub fn expect_reset(said: &Said) {
     assert_eq!(said.error.as_deref(), Some("ConnectionReset"), "{said:?}");
+}
+
+/// Whether a connection that the relay refuses ends in a reset. Its connect succeeds, unless the reset is there before the
+/// client's thread runs again: then that is what connect answers.
+#[track_caller]
+pub fn expect_refused(talker: &Talker, to: SocketAddr) -> Result {
+    let said = talker.try_open(to)?;
+    match said.socket {
+        None => expect_reset(&said),
+        Some(_) => expect_reset(&talker.made(&said)?.receive(1)?),
+    }
+    Ok(())
 }
 
 /// Waits until the agent has logged a line with this message, from line `from` on.

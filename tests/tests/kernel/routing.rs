@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use testbed::{Client, Talker, Target, require_privilege};
 
 use crate::common::{
-    Result, Routes, Scene, access, answer, base, expect, expect_reset, header, hello, variants,
+    Result, Routes, Scene, access, answer, base, expect, expect_refused, header, hello, variants,
 };
 
 #[test]
@@ -257,8 +257,7 @@ fn a_variant_with_nothing_ready_falls_back_or_is_refused() -> Result {
     expect(&access(&agent, report.local)?, &[("reason", "variant_empty_base"), ("outcome", "ok")]);
 
     let talker = Talker::in_pod(&scene.client)?;
-    let talk = talker.open(strict)?;
-    expect_reset(&talk.receive(1)?);
+    expect_refused(&talker, strict)?;
     let lines = agent.wait_access(1, |line| line["outcome"] == "refused")?;
     expect(&lines[0], &[("reason", "variant_empty_refused"), ("backend", "-"), ("service", "strict")]);
     assert_eq!(main.count(), 1, "the base must not see a refused connection");

@@ -8,7 +8,7 @@ use testbed::{Client, Proc, Talker, Target, require_privilege};
 
 use super::{AUTO, Direct, last_told, pr_1, told};
 use crate::common::{
-    Result, Routes, Scene, answer, base, expect, expect_reset, hello, list, soon, variants, workload,
+    Result, Routes, Scene, answer, base, expect, expect_refused, hello, list, soon, variants, workload,
 };
 
 /// For how long an endpoint that refused is passed over.
@@ -263,6 +263,6 @@ fn both_paths_choose_the_same() -> Result {
     // A refusal is one at once, or a reset of what the relay has taken already.
     assert_eq!(hello(strict).run(&scene.client)?.error.as_deref(), Some("ConnectionRefused"));
     let talker = Talker::in_pod(&relayed)?;
-    expect_reset(&talker.open(strict)?.receive(1)?);
+    expect_refused(&talker, strict)?;
     Ok(())
 }
