@@ -29,8 +29,9 @@ pub fn tools() -> PathBuf {
 pub fn cargo_home() -> PathBuf {
     std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
+        // The directory is in the password database even where HOME is not set; with neither, one of this checkout.
         .or_else(|| std::env::home_dir().map(|home| home.join(".cargo")))
-        .unwrap_or_else(|| PathBuf::from("/root/.cargo"))
+        .unwrap_or_else(|| target().join("cargo-home"))
 }
 
 /// The cargo that runs xtask.
