@@ -3,14 +3,16 @@
 //! Pure: no I/O, no clock, nothing of eBPF. [`RouteTable`] is what the node knows, [`decide`] says where one connection goes
 //! and why, [`RouteHandle`] shares the table in effect between those who read it and the one source that replaces it.
 mod decide;
+mod endpoints;
 mod handle;
 mod service;
 mod table;
 mod workload;
 
 pub use decide::{Backends, Decision, EnvSource, Facts, Reason, decide};
+pub use endpoints::{Endpoints, Weight, WeightedEndpoint};
 pub use handle::{RouteHandle, SourceStatus};
-pub use service::{Base, Endpoints, Fallback, HeaderPolicy, Service, SpeaksFirst};
+pub use service::{Base, Fallback, HeaderPolicy, Service, SpeaksFirst};
 pub use table::{RouteTable, TableError};
 pub use workload::{CgroupPattern, CgroupPatternError, ContextSource, PathChoice, WorkloadSpec};
 

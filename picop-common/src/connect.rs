@@ -24,7 +24,7 @@ pub const HEARTBEAT_STALE_NS: u64 = 1_000_000_000;
 /// For how long an endpoint that did not take a connection is passed over where there are others.
 pub const EJECTION_NS: u64 = 5_000_000_000;
 
-/// How many endpoints are looked at for a healthy one.
+/// How many endpoints are looked at for a healthy one, the drawn one included.
 const TRIES: u32 = 4;
 
 /// What the hook knows of a connection. Methods, not fields: each may cost a helper call or a map lookup.
@@ -173,7 +173,7 @@ fn variant(
     }
 }
 
-/// One of the endpoints: any, evenly; the next one if that is known not to work. If none of a few works, the one that was
+/// One of the endpoints, drawn by weight; another one if that is known not to work. If none of a few works, the one that was
 /// drawn: what is known may be wrong, and refusing surely is.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "see decide")]
@@ -182,27 +182,86 @@ fn endpoint(facts: &impl Facts, group: &Route, environment: u64, address: Endpoi
     if count == 1 {
         return group.endpoint;
     }
-    let start = facts.random() % count;
-    let at = |slot: u32| {
-        if slot == 0 {
-            group.endpoint
-        } else {
-            facts.route(&RouteKey::new(environment, address, slot)).map_or(group.endpoint, |r| r.endpoint)
-        }
-    };
-    let drawn = at(start);
-    if !facts.is_unhealthy(&drawn) {
-        return drawn;
+    let group = Group { facts, entry: group, environment, address };
+    let (drawn, first) = group.draw();
+    if !facts.is_unhealthy(&first) {
+        return first;
     }
-    let mut i = 1;
-    while i < TRIES && i < count {
-        let next = at((start + i) % count);
+    // The share of one that fails is for all others, not for its neighbour alone: another draw. One slot is one endpoint, so
+    // another slot is another endpoint. The heaviest, which would come up again and again, is left out of it; any other one
+    // that comes up again (at most every other time) leaves it to the heaviest.
+    let (mut slot, mut next) = if drawn == 0 { group.draw_other() } else { group.draw() };
+    if slot == drawn {
+        (slot, next) = (0, group.entry.endpoint);
+    }
+    let mut tried = 1;
+    loop {
         if !facts.is_unhealthy(&next) {
             return next;
         }
-        i += 1;
+        tried += 1;
+        if tried >= TRIES || tried >= count {
+            return first;
+        }
+        slot = after(slot, count);
+        if slot == drawn {
+            slot = after(slot, count);
+        }
+        next = group.at(slot);
     }
-    drawn
+}
+
+/// The slot after a slot, of `count`.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see decide")]
+fn after(slot: u32, count: u32) -> u32 {
+    if slot + 1 < count { slot + 1 } else { 0 }
+}
+
+/// Endpoints to choose from, two at least.
+struct Group<'a, F> {
+    facts: &'a F,
+    /// Slot 0.
+    entry: &'a Route,
+    environment: u64,
+    address: Endpoint,
+}
+
+impl<F: Facts> Group<'_, F> {
+    /// A slot and its endpoint, by weight: [`route`](crate::route) says how.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see decide")]
+    fn draw(&self) -> (u32, Endpoint) {
+        if self.facts.random() < self.entry.share { (0, self.entry.endpoint) } else { self.draw_other() }
+    }
+
+    /// The same of the slots after 0.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see decide")]
+    fn draw_other(&self) -> (u32, Endpoint) {
+        // The number is a fraction of 2^32. Times the slots: the slot, and as fraction what part of it was met.
+        let met = u64::from(self.facts.random()) * u64::from(self.entry.count - 1);
+        let (slot, part) = (1 + (met >> 32) as u32, (met & 0xffff_ffff) as u32);
+        let Some(entry) = self.entry_at(slot) else { return (0, self.entry.endpoint) };
+        if part < entry.share {
+            return (slot, entry.endpoint);
+        }
+        let alias = u32::from(entry.alias);
+        (alias, self.at(alias))
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see decide")]
+    fn at(&self, slot: u32) -> Endpoint {
+        let heaviest = self.entry.endpoint;
+        if slot == 0 { heaviest } else { self.entry_at(slot).map_or(heaviest, |entry| entry.endpoint) }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see decide")]
+    fn entry_at(&self, slot: u32) -> Option<Route> {
+        self.facts.route(&RouteKey::new(self.environment, self.address, slot))
+    }
 }
 
 /// To the agent, if it can be reached; otherwise to the base, as far as that can be told here.

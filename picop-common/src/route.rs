@@ -2,13 +2,22 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | ([`BASE`], service address, 0) | the service: its flags, how many base endpoints, the first of them |
+//! | ([`BASE`], service address, 0) | the service: its flags, how many base endpoints, the heaviest of them |
 //! | ([`BASE`], service address, n) | its base endpoint n |
-//! | (environment, service address, 0) | its variant there: how many endpoints, the first of them |
+//! | (environment, service address, 0) | its variant there: how many endpoints, the heaviest of them |
 //! | (environment, service address, n) | the variant's endpoint n |
 //! | ([`REVERSE`], endpoint, 0) | the address of the one service whose base this endpoint is |
 //!
 //! A connection takes all its entries out of one map, so it sees one version.
+//!
+//! # Weights
+//!
+//! An endpoint has one entry, whatever its weight: a table of repeated slots would take a hundred for a canary of one
+//! percent. Slot 0 has the heaviest endpoint, and says what share of the connections it takes. The other connections draw
+//! one of the other slots evenly; that slot says what share of them it keeps, and which slot gets those it does not (the
+//! alias method: Vose, <https://doi.org/10.1109/32.92917>). So a connection looks at one entry besides slot 0, at two if
+//! that one passes it on, and leaving out the heaviest endpoint leaves the shares of the others among each other as they
+//! are.
 
 use crate::addr::Endpoint;
 
@@ -40,12 +49,19 @@ impl RouteKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Route {
-    /// The endpoint; of slot 0 the first, if there is any.
+    /// The endpoint; of slot 0 the heaviest, if there is any.
     pub endpoint: Endpoint,
     /// Of slot 0: how many endpoints there are.
     pub count: u16,
     /// Of a service: bits `ROUTE_*`.
     pub flags: u16,
+    /// Of slot 0: how many of 2^32 connections are for its endpoint, where there are others. Of the others: how many of
+    /// 2^32 that drew this slot are for its endpoint; the rest goes to `alias`.
+    pub share: u32,
+    /// Of the slots after 0: the slot, also after 0, that gets the rest. A slot with no rest has its own number.
+    pub alias: u16,
+    /// Always zero.
+    pub pad: u16,
 }
 
 /// [`Route::flags`]: servers are sent the header.
@@ -60,7 +76,7 @@ pub const ROUTE_ITSELF: u16 = 8;
 pub const ROUTE_PROOF: u16 = 16;
 
 const _: () = assert!(size_of::<RouteKey>() == 32);
-const _: () = assert!(size_of::<Route>() == 24);
+const _: () = assert!(size_of::<Route>() == 32);
 
 /// An environment's name as a key: FNV-1a, 64 bits. The same in every build, so that a restarted agent finds its
 /// predecessor's tables true. Whoever builds a table refuses two names with one key ([`BASE`] and [`REVERSE`] included).

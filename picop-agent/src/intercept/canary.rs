@@ -20,7 +20,7 @@ use std::{
 };
 
 use picop_common::{
-    addr::{Endpoint, PortBe},
+    addr::PortBe,
     maps::Workload,
     route::{BASE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_SERVER_FIRST, Route, RouteKey},
 };
@@ -269,13 +269,17 @@ fn routes(direct_port: u16) -> Vec<(RouteKey, Route)> {
     vec![
         (
             key(RELAYED),
+            Route { flags: ROUTE_ITSELF | ROUTE_PROPAGATE | ROUTE_SERVER_FIRST, ..Route::default() },
+        ),
+        (
+            key(DIRECT),
             Route {
-                endpoint: Endpoint::NONE,
-                count: 0,
-                flags: ROUTE_ITSELF | ROUTE_PROPAGATE | ROUTE_SERVER_FIRST,
+                endpoint: direct.into(),
+                count: 1,
+                flags: ROUTE_PROPAGATE | ROUTE_PROOF,
+                ..Route::default()
             },
         ),
-        (key(DIRECT), Route { endpoint: direct.into(), count: 1, flags: ROUTE_PROPAGATE | ROUTE_PROOF }),
     ]
 }
 

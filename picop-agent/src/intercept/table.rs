@@ -1,8 +1,10 @@
 //! From the route table to the entries of the kernel's copy. Pure.
 
+mod shares;
+
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
-    net::SocketAddr,
 };
 
 use picop_common::{
@@ -15,10 +17,10 @@ use picop_common::{
 
 use crate::{
     protocol::EnvId,
-    route::{Base, Fallback, HeaderPolicy, RouteTable, Service, SpeaksFirst},
+    route::{Base, Endpoints, Fallback, HeaderPolicy, RouteTable, Service, SpeaksFirst},
 };
 
-/// Most endpoints of one group that direct connections are spread over; the relay uses all.
+/// Most endpoints of one group that direct connections are spread over, the heaviest; the relay uses all.
 const GROUP_MAX: usize = 256;
 
 /// Two environments cannot be told apart by their keys.
@@ -60,37 +62,51 @@ fn service_entries(entries: &mut Vec<(RouteKey, Route)>, service: &Service, addr
         flags |= ROUTE_SERVER_FIRST;
     }
     match &service.base {
-        Base::Itself => group(entries, BASE, address, &[], flags | ROUTE_ITSELF),
-        Base::Endpoints(endpoints) => group(entries, BASE, address, endpoints.as_slice(), flags),
+        Base::Itself => group(entries, BASE, address, &Endpoints::default(), flags | ROUTE_ITSELF),
+        Base::Endpoints(endpoints) => group(entries, BASE, address, endpoints, flags),
     }
     for (environment, endpoints) in &service.variants {
-        let key = environment_key(environment.as_str().as_bytes());
-        group(entries, key, address, endpoints.as_slice(), 0);
+        group(entries, environment_key(environment.as_str().as_bytes()), address, endpoints, 0);
     }
 }
 
-/// A group of endpoints under a service's address. Where there are endpoints of the address's own family, those of the
-/// other are left to the relay: a socket cannot change its family.
+/// A group of endpoints under a service's address, the heaviest first, without drained ones. Where there are endpoints of
+/// the address's own family, those of the other are left to the relay: a socket cannot change its family.
 fn group(
     entries: &mut Vec<(RouteKey, Route)>,
     environment: u64,
     address: Endpoint,
-    endpoints: &[SocketAddr],
+    endpoints: &Endpoints,
     flags: u16,
 ) {
-    let all = endpoints.iter().map(|e| Endpoint::from(*e));
-    let same: Vec<_> = all.clone().filter(|e| e.ip.is_v4() == address.ip.is_v4()).take(GROUP_MAX).collect();
-    let usable = if same.is_empty() { all.take(GROUP_MAX).collect() } else { same };
-    let count = u16::try_from(usable.len()).expect("GROUP_MAX fits");
-    let first = usable.first().copied().unwrap_or(Endpoint::NONE);
+    let mut usable: Vec<_> =
+        endpoints.serving().map(|it| (Endpoint::from(it.address), it.weight.get())).collect();
+    let own_family = |(it, _): &(Endpoint, u32)| it.ip.is_v4() == address.ip.is_v4();
+    if usable.iter().any(own_family) {
+        usable.retain(own_family);
+    }
+    // Stable: among equals, the order of the file.
+    usable.sort_by_key(|(_, weight)| Reverse(*weight));
+    usable.truncate(GROUP_MAX);
     let key = |slot| RouteKey::new(environment, address, slot);
-    entries.push((key(0), Route { endpoint: first, count, flags }));
-    for (slot, endpoint) in (1..).zip(usable.iter().skip(1)) {
-        entries.push((key(slot), Route { endpoint: *endpoint, count: 0, flags: 0 }));
+    if usable.is_empty() {
+        entries.push((key(0), Route { flags, ..Route::default() }));
+        return;
+    }
+    let weights: Vec<_> = usable.iter().map(|(_, weight)| *weight).collect();
+    for ((slot, (endpoint, _)), share) in (0..).zip(usable).zip(shares::shares(&weights)) {
+        let (count, flags) = match slot {
+            0 => (u16::try_from(weights.len()).expect("GROUP_MAX fits"), flags),
+            _ => (0, 0),
+        };
+        entries.push((
+            key(slot),
+            Route { endpoint, count, flags, share: share.share, alias: share.alias, pad: 0 },
+        ));
     }
 }
 
-/// From base endpoints back to the service whose they are; none for those several services share, or that are a service's
+/// From base endpoints, drained or not, back to the service whose they are; none for those several services share, or that are a service's
 /// address themselves: nobody can tell what a client that connects there meant.
 fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
     let mut owners: HashMap<Endpoint, Option<Endpoint>> = HashMap::new();
@@ -98,7 +114,7 @@ fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
     for service in table.services() {
         taken.extend(service.addresses.iter().map(|a| Endpoint::from(*a)));
         let Base::Endpoints(endpoints) = &service.base else { continue };
-        for endpoint in endpoints.as_slice().iter().map(|e| Endpoint::from(*e)) {
+        for endpoint in endpoints.iter().map(|e| Endpoint::from(e.address)) {
             let same_family = |a: &Endpoint| a.ip.is_v4() == endpoint.ip.is_v4();
             let Some(address) = service.addresses.iter().map(|a| Endpoint::from(*a)).find(same_family) else {
                 continue;
@@ -108,7 +124,7 @@ fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
     }
     let reverse = owners.into_iter().filter(|(endpoint, _)| !taken.contains(endpoint)).filter_map(
         |(endpoint, owner)| {
-            let route = Route { endpoint: owner?, count: 0, flags: 0 };
+            let route = Route { endpoint: owner?, ..Route::default() };
             Some((RouteKey::new(REVERSE, endpoint, 0), route))
         },
     );

@@ -2,7 +2,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::{
-    service::{Base, Endpoints, Fallback, HeaderPolicy, Service, unmapped},
+    endpoints::Endpoints,
+    service::{Base, Fallback, HeaderPolicy, Service, unmapped},
     table::RouteTable,
 };
 use crate::protocol::EnvId;
@@ -107,23 +108,23 @@ impl Reason {
 pub enum Backends {
     /// To the address the client asked for.
     Itself(SocketAddr),
-    /// To one of these; never empty.
+    /// To one of these, of which some get connections.
     Endpoints(Endpoints),
     /// Nowhere.
     Refused,
 }
 
 impl Backends {
-    /// Each address once, in the order to try them. `turn` says where to start: counting it up from connection to
-    /// connection spreads them evenly.
-    pub fn in_turn(&self, turn: usize) -> impl Iterator<Item = SocketAddr> + '_ {
-        let all = match self {
-            Self::Itself(address) => std::slice::from_ref(address),
-            Self::Endpoints(endpoints) => endpoints.as_slice(),
-            Self::Refused => &[],
-        };
-        let (before, from) = all.split_at(turn.checked_rem(all.len()).unwrap_or(0));
-        from.iter().chain(before).copied()
+    /// Each address once, in the order to try them, without drained ones. `turn` says where to start: counting it up from
+    /// connection to connection spreads them by weight, whatever else is counted with it. The order of the others differs
+    /// from turn to turn, so that the share of one that fails goes to all others by weight as well.
+    pub fn in_turn(&self, turn: usize) -> impl Iterator<Item = SocketAddr> + use<> {
+        match self {
+            Self::Itself(address) => vec![*address],
+            Self::Endpoints(endpoints) => endpoints.in_turn(turn),
+            Self::Refused => vec![],
+        }
+        .into_iter()
     }
 }
 

@@ -2,12 +2,12 @@
 use std::{
     collections::HashMap,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
-    sync::Arc,
 };
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::endpoints::Endpoints;
 use crate::protocol::{EnvId, ExpectHeader};
 
 /// Whether a server is told the context of its connections.
@@ -44,39 +44,6 @@ pub enum Fallback {
     Refuse,
 }
 
-/// Addresses of equal standing. A clone costs a reference count.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Endpoints(Arc<[SocketAddr]>);
-
-impl Endpoints {
-    /// The addresses, in the order they were given, v4-mapped ones as IPv4.
-    pub fn as_slice(&self) -> &[SocketAddr] {
-        &self.0
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none: known, but nothing ready.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl FromIterator<SocketAddr> for Endpoints {
-    fn from_iter<I: IntoIterator<Item = SocketAddr>>(addresses: I) -> Self {
-        Self(addresses.into_iter().map(unmapped).collect())
-    }
-}
-
-impl From<Vec<SocketAddr>> for Endpoints {
-    fn from(addresses: Vec<SocketAddr>) -> Self {
-        addresses.into_iter().collect()
-    }
-}
-
 /// A service's default backends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Base {
@@ -98,7 +65,8 @@ pub struct Service {
     pub header: HeaderPolicy,
     /// The backends of whoever belongs to no environment, or to one with no variant of this service.
     pub base: Base,
-    /// The backends per environment. An entry with no endpoint is a variant that has nothing ready.
+    /// The backends per environment. An entry with no endpoint, or with drained ones only, is a variant that has nothing
+    /// ready.
     pub variants: HashMap<EnvId, Endpoints>,
     /// What to do about such an entry.
     pub fallback: Fallback,

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 
 use proptest::{collection, option, prelude::*, sample};
 
-use super::{Base, Endpoints, Fallback, HeaderPolicy, RouteTable, Service};
+use super::{Base, Endpoints, Fallback, HeaderPolicy, RouteTable, Service, Weight, WeightedEndpoint};
 use crate::protocol::EnvId;
 
 pub fn env(name: &str) -> EnvId {
@@ -24,12 +24,24 @@ pub fn environment() -> impl Strategy<Value = EnvId> {
     (0..6u8).prop_map(|n| env(&format!("pr-{n}")))
 }
 
+/// One, drained, or of little or much weight.
+pub fn weight() -> impl Strategy<Value = Weight> {
+    prop_oneof![2 => Just(1), 1 => Just(0), 2 => 0..10u32, 1 => 0..=Weight::MAX, 1 => Just(Weight::MAX)]
+        .prop_map(|weight| Weight::new(weight).unwrap())
+}
+
 fn endpoints(least: usize) -> impl Strategy<Value = Endpoints> {
-    sample::subsequence(
+    let addresses = sample::subsequence(
         (1..=5).map(|n| SocketAddr::from(([10, 77, 0, n], 8080))).collect::<Vec<_>>(),
         least..=4,
-    )
-    .prop_map(Endpoints::from)
+    );
+    (addresses, [(); 4].map(|()| weight())).prop_map(|(addresses, weights)| {
+        addresses
+            .into_iter()
+            .zip(weights)
+            .map(|(address, weight)| WeightedEndpoint { address, weight })
+            .collect()
+    })
 }
 
 /// A service whose name and address follow from its number.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    service::{Base, Endpoints, Service, key},
+    endpoints::Endpoints,
+    service::{Base, Service, key},
     workload::{WorkloadSpec, normal},
 };
 use crate::protocol::EnvId;
@@ -63,13 +64,14 @@ impl RouteTable {
                 }
             };
         }
-        let to_base: &[SocketAddr] = match &service.base {
-            Base::Endpoints(endpoints) => endpoints.as_slice(),
-            Base::Itself => &[],
+        let base = match &service.base {
+            Base::Endpoints(endpoints) => Some(endpoints),
+            Base::Itself => None,
         };
-        let mut targets = to_base.iter().chain(service.variants.values().flat_map(Endpoints::as_slice));
-        if let Some(address) = targets.find(|endpoint| service.addresses.contains(&key(**endpoint))) {
-            return Err(TableError::Loop { address: *address, service: service.name });
+        // Drained ones too: they may be filled again.
+        let mut targets = base.into_iter().chain(service.variants.values()).flat_map(Endpoints::iter);
+        if let Some(looped) = targets.find(|endpoint| service.addresses.contains(&key(endpoint.address))) {
+            return Err(TableError::Loop { address: looped.address, service: service.name });
         }
         service.variants =
             service.variants.into_iter().map(|(env, endpoints)| (self.intern(env), endpoints)).collect();

@@ -1,6 +1,6 @@
 //! The connect decision by table.
 
-use core::net::SocketAddr;
+use core::{cell::Cell, net::SocketAddr};
 
 use super::*;
 use crate::{addr::PortBe, route::environment_key};
@@ -14,7 +14,8 @@ struct Fake {
     destination: SocketAddr,
     routes: Vec<(RouteKey, Route)>,
     unhealthy: Vec<SocketAddr>,
-    random: u32,
+    /// The next random numbers, the first lowest; after them, zeros.
+    random: Cell<u128>,
     netns: u64,
     bound: bool,
     age_ns: u64,
@@ -43,7 +44,9 @@ impl Facts for Fake {
         self.unhealthy.iter().any(|u| Endpoint::from(*u) == *endpoint)
     }
     fn random(&self) -> u32 {
-        self.random
+        let numbers = self.random.get();
+        self.random.set(numbers >> 32);
+        (numbers & 0xffff_ffff) as u32
     }
     fn netns_cookie(&self) -> u64 {
         self.netns
@@ -64,10 +67,12 @@ fn group(environment: u64, at: &str, endpoints: &[&str], flags: u16) -> Vec<(Rou
     let key = |slot| RouteKey::new(environment, addr(at).into(), slot);
     let count = u16::try_from(endpoints.len()).unwrap();
     let first = endpoints.first().map_or(Endpoint::NONE, |e| addr(e).into());
-    let mut entries = vec![(key(0), Route { endpoint: first, count, flags })];
-    for (slot, endpoint) in endpoints.iter().enumerate().skip(1) {
+    let share = u32::try_from((1 << 32) / u64::from(count.max(2))).unwrap();
+    let mut entries = vec![(key(0), Route { endpoint: first, count, flags, share, ..Route::default() })];
+    for (slot, endpoint) in (1..).zip(&endpoints[count.min(1).into()..]) {
         let endpoint = addr(endpoint).into();
-        entries.push((key(u32::try_from(slot).unwrap()), Route { endpoint, count: 0, flags: 0 }));
+        entries
+            .push((key(slot.into()), Route { endpoint, share: u32::MAX, alias: slot, ..Route::default() }));
     }
     entries
 }
@@ -96,7 +101,7 @@ fn connection() -> Fake {
     routes.extend(group(BASE, MIXED, &["10.1.0.1:8080"], 0));
     routes.extend([(
         RouteKey::new(REVERSE, addr("10.1.0.1:8080").into(), 0),
-        Route { endpoint: addr(PLAIN).into(), count: 0, flags: 0 },
+        Route { endpoint: addr(PLAIN).into(), ..Route::default() },
     )]);
     Fake {
         workload: Some(Workload {
@@ -114,7 +119,7 @@ fn connection() -> Fake {
         destination: addr(PLAIN),
         routes,
         unhealthy: vec![],
-        random: 0,
+        random: Cell::new(0),
         netns: 7,
         bound: false,
         age_ns: 0,
@@ -261,26 +266,80 @@ fn relayed() {
     assert_eq!(mixed, Decision::Pass(Reason::AgentStale), "no endpoint of its family");
 }
 
-#[test]
-fn endpoints_are_drawn_evenly_and_unhealthy_ones_skipped() {
+/// A half, and the numbers next to a third: slot 0 is for the numbers below a third, slots 1 and 2 are for the lower and the
+/// upper half of the second number.
+const HALF: u32 = 1 << 31;
+const THIRD: u32 = 0x5555_5555;
+
+/// Where a connection goes to one of three evenly weighted endpoints, of which some are unhealthy.
+fn draw(random: &[u32], unhealthy: &[usize]) -> usize {
     let endpoints = ["10.1.0.1:1", "10.1.0.2:2", "10.1.0.3:3"];
-    let draw = |random: u32, unhealthy: &[usize]| {
+    let decision = with(|f| {
+        f.destination = addr(MANY);
+        f.random.set(random.iter().rev().fold(0, |numbers, number| numbers << 32 | u128::from(*number)));
+        f.unhealthy = unhealthy.iter().map(|i| addr(endpoints[*i])).collect();
+    });
+    let Decision::Direct { to, header: 0, watch: true, reason: Reason::NoVariant } = decision else {
+        panic!("{decision:?}")
+    };
+    endpoints.iter().position(|endpoint| to == addr(endpoint).into()).unwrap()
+}
+
+#[test]
+fn endpoints_are_drawn_by_their_shares() {
+    for (random, slot) in [
+        ([0, 0], 0),
+        ([THIRD - 1, u32::MAX], 0),
+        ([THIRD, 0], 1),
+        ([u32::MAX, HALF - 1], 1),
+        ([THIRD, HALF], 2),
+        ([u32::MAX, u32::MAX], 2),
+    ] {
+        assert_eq!(draw(&random, &[]), slot, "{random:?}");
+    }
+}
+
+#[test]
+fn a_slot_passes_on_what_it_does_not_keep() {
+    let draw = |part: u32| {
         with(|f| {
+            let slot = |slot| RouteKey::new(BASE, addr(MANY).into(), slot);
+            for (key, route) in &mut f.routes {
+                if *key == slot(0) {
+                    route.share = 0;
+                } else if *key == slot(1) {
+                    (route.share, route.alias) = (HALF, 2);
+                }
+            }
             f.destination = addr(MANY);
-            f.random = random;
-            f.unhealthy = unhealthy.iter().map(|i| addr(endpoints[*i])).collect();
+            // Two slots: slot 1 is met by numbers below a half, twice as much being the part.
+            f.random.set(u128::from(part / 2) << 32);
         })
     };
-    let one_of = |i: usize| match to(endpoints[i], Reason::NoVariant) {
-        Decision::Direct { to, header, reason, .. } => Decision::Direct { to, header, watch: true, reason },
-        other => other,
-    };
-    for random in 0..9 {
-        let drawn = random as usize % 3;
-        assert_eq!(draw(random, &[]), one_of(drawn));
-        assert_eq!(draw(random, &[drawn]), one_of((drawn + 1) % 3));
-        assert_eq!(draw(random, &[drawn, (drawn + 1) % 3]), one_of((drawn + 2) % 3));
-        assert_eq!(draw(random, &[0, 1, 2]), one_of(drawn), "all down: as drawn");
+    for (part, to) in
+        [(0, "10.1.0.2:2"), (HALF - 2, "10.1.0.2:2"), (HALF, "10.1.0.3:3"), (u32::MAX, "10.1.0.3:3")]
+    {
+        let Decision::Direct { to: got, .. } = draw(part) else { panic!("{part}") };
+        assert_eq!(got, addr(to).into(), "{part}");
+    }
+}
+
+#[test]
+fn unhealthy_endpoints_are_passed_over() {
+    for (name, random, unhealthy, slot) in [
+        ("another draw", &[0, 0][..], &[0][..], 1),
+        ("by the others' shares", &[0, HALF], &[0], 2),
+        ("any other", &[THIRD, 0, 0], &[1], 0),
+        ("any other", &[THIRD, 0, THIRD, HALF], &[1], 2),
+        ("the same again: the heaviest", &[THIRD, 0, THIRD, 0], &[1], 0),
+        ("the next of the other draw", &[0, 0], &[0, 1], 2),
+        ("round", &[THIRD, 0, THIRD, HALF], &[1, 2], 0),
+        ("round, past the first", &[0, HALF], &[0, 2], 1),
+        ("all: as drawn", &[0, HALF], &[0, 1, 2], 0),
+        ("all: as drawn", &[THIRD, 0, 0], &[0, 1, 2], 1),
+        ("all: as drawn", &[THIRD, HALF, 0], &[0, 1, 2], 2),
+    ] {
+        assert_eq!(draw(random, unhealthy), slot, "{name}: {random:?} without {unhealthy:?}");
     }
 }
 

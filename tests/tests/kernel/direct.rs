@@ -8,6 +8,7 @@ mod many;
 mod pins;
 mod routing;
 mod stale;
+mod weights;
 
 use std::net::SocketAddr;
 

@@ -225,17 +225,20 @@ fn endpoints_share_the_connections_and_stand_in_for_one_another() -> Result {
         .workload(scene.workload("environment: pr-1"));
     let agent = scene.agent(&routes, &[])?;
     let ask = || -> Result<String> { Ok(answer(&hello(vip).run(&scene.client)?).to_owned()) };
-    let answers = (0..6).map(|_| ask()).collect::<Result<Vec<_>>>()?;
-    assert_eq!(answers.iter().filter(|name| *name == "a").count(), 3, "{answers:?}");
-    assert_eq!(answers.iter().filter(|name| *name == "b").count(), 3, "{answers:?}");
+    let answers = (0..20).map(|_| ask()).collect::<Result<Vec<_>>>()?;
+    for name in ["a", "b"] {
+        // Nearly every other one: which turns a service gets depends on the others.
+        let share = answers.iter().filter(|answer| *answer == name).count();
+        assert!((8..=12).contains(&share), "{answers:?}");
+    }
 
     // Its port refuses from here on.
     servers[0].take();
     for _ in 0..4 {
         assert_eq!(ask()?, "b");
     }
-    let lines = agent.wait_access(10, |line| line["outcome"] == "ok" && line["reason"] == "variant")?;
-    let late = &lines[6..];
+    let lines = agent.wait_access(24, |line| line["outcome"] == "ok" && line["reason"] == "variant")?;
+    let late = &lines[20..];
     assert!(late.iter().all(|line| line["backend"] == at[1].to_string()), "{late:?}");
     Ok(())
 }

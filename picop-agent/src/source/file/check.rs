@@ -9,12 +9,18 @@ use serde_saphyr::{Error as YamlError, Location, MessageFormatter as _, UserMess
 
 use super::{
     address,
-    format::{Address, At, Environment, Expectation, RoutesFile, ServiceEntry, WorkloadEntry},
+    format::{
+        Address, At, EndpointEntry, Environment, Expectation, RoutesFile, ServiceEntry, WeightText,
+        WorkloadEntry,
+    },
     problem::{Fault, FileError, Problem},
 };
 use crate::{
     protocol::{Context, EnvId, ExpectHeader},
-    route::{Base, CgroupPattern, ContextSource, Endpoints, RouteTable, Service, WorkloadSpec},
+    route::{
+        Base, CgroupPattern, ContextSource, Endpoints, RouteTable, Service, Weight, WeightedEndpoint,
+        WorkloadSpec,
+    },
 };
 
 /// Most problems told at once; a file that is wrong all over is wrong in the same way.
@@ -153,7 +159,7 @@ impl Check {
         }
         let mut own = Vec::with_capacity(list.value.len());
         for text in &list.value {
-            let Some(address) = self.address(text) else { continue };
+            let Some(address) = self.address(&text.value, text.at) else { continue };
             match self.addresses.entry(address) {
                 Entry::Vacant(vacant) => {
                     vacant.insert((service.to_owned(), text.at.line()));
@@ -170,7 +176,7 @@ impl Check {
 
     fn variants(
         &mut self,
-        variants: &BTreeMap<At<Environment>, Vec<At<Address>>>,
+        variants: &BTreeMap<At<Environment>, Vec<At<EndpointEntry>>>,
         own: &[SocketAddr],
     ) -> HashMap<EnvId, Endpoints> {
         let mut checked = HashMap::with_capacity(variants.len());
@@ -185,25 +191,38 @@ impl Check {
         checked
     }
 
-    fn endpoints(&mut self, list: &[At<Address>], own: &[SocketAddr]) -> Endpoints {
+    fn endpoints(&mut self, list: &[At<EndpointEntry>], own: &[SocketAddr]) -> Endpoints {
         let mut lines: HashMap<SocketAddr, u64> = HashMap::with_capacity(list.len());
         let mut endpoints = Vec::with_capacity(list.len());
-        for text in list {
-            let Some(address) = self.address(text) else { continue };
+        for entry in list {
+            let (text, at, weight) = match &entry.value {
+                EndpointEntry::Plain(text) => (text, entry.at, None),
+                EndpointEntry::Weighted(it) => (&it.address.value, it.address.at, Some(&it.weight)),
+            };
+            let weight = weight.map_or(Some(Weight::ONE), |weight| self.weight(weight));
+            let Some(address) = self.address(text, at) else { continue };
             if own.contains(&address) {
-                self.fault(text.at, Fault::OwnAddress { address });
-            } else if let Some(line) = lines.insert(address, text.at.line()) {
-                self.fault(text.at, Fault::EndpointTwice { address, line });
-            } else {
-                endpoints.push(address);
+                self.fault(at, Fault::OwnAddress { address });
+            } else if let Some(line) = lines.insert(address, at.line()) {
+                self.fault(at, Fault::EndpointTwice { address, line });
+            } else if let Some(weight) = weight {
+                endpoints.push(WeightedEndpoint { address, weight });
             }
         }
-        endpoints.into()
+        endpoints.into_iter().collect()
     }
 
-    fn address(&mut self, text: &At<Address>) -> Option<SocketAddr> {
-        address::parse(&text.value.0)
-            .map_err(|why| self.fault(text.at, Fault::Address { text: text.value.0.clone(), why }))
+    fn weight(&mut self, text: &At<WeightText>) -> Option<Weight> {
+        let weight = text.value.0.parse().ok().and_then(Weight::new);
+        if weight.is_none() {
+            self.fault(text.at, Fault::Weight { text: text.value.0.clone() });
+        }
+        weight
+    }
+
+    fn address(&mut self, text: &Address, at: Location) -> Option<SocketAddr> {
+        address::parse(&text.0)
+            .map_err(|why| self.fault(at, Fault::Address { text: text.0.clone(), why }))
             .ok()
     }
 

@@ -2,15 +2,18 @@
 //!
 //! Scalars stay text here and are checked in [`super::check`], so that all of a file's problems can be reported at once,
 //! each at its place. The descriptions are what an editor shows to whoever writes a file.
-use std::{borrow::Cow, collections::BTreeMap, num::NonZeroU32, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_saphyr::{Location, Spanned};
 
 use crate::{
     protocol::{EnvId, ExpectHeader},
-    route::{ContextSource, Fallback, HeaderPolicy, PathChoice, SpeaksFirst},
+    route::{ContextSource, Fallback, HeaderPolicy, PathChoice, SpeaksFirst, Weight},
 };
 
 /// The services whose connections picop routes by environment, and the workloads it does that for.
@@ -55,10 +58,11 @@ pub(super) struct ServiceEntry {
     /// The default backends. Left out: the address the client asked for.
     #[serde(default)]
     #[schemars(length(min = 1))]
-    pub base: Option<At<Vec<At<Address>>>>,
-    /// The backends per environment. An empty list is a variant that has nothing ready: see `fallback`.
+    pub base: Option<At<Vec<At<EndpointEntry>>>>,
+    /// The backends per environment. An empty list, or one of weights of 0, is a variant that has nothing ready: see
+    /// `fallback`.
     #[serde(default)]
-    pub variants: BTreeMap<At<Environment>, Vec<At<Address>>>,
+    pub variants: BTreeMap<At<Environment>, Vec<At<EndpointEntry>>>,
 }
 
 /// Cgroups whose processes' connections are routed.
@@ -167,6 +171,87 @@ impl JsonSchema for Address {
             "description": "An IP address and a port: 10.96.0.10:80 or [fd00::10]:80. Names are not resolved.",
             "pattern": r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$",
         })
+    }
+}
+
+/// A backend: an address, or an address with a weight.
+#[derive(Debug, JsonSchema)]
+#[schemars(rename = "Endpoint", untagged)]
+pub(super) enum EndpointEntry {
+    Plain(Address),
+    Weighted(WeightedEntry),
+}
+
+/// An address with a weight.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "WeightedEndpoint")]
+pub(super) struct WeightedEntry {
+    /// Where to connect.
+    pub address: At<Address>,
+    /// What share of the connections it gets: its weight by the sum of all in the list. 0 drains it: it gets none, not even
+    /// when the others fail. An address without a weight has 1.
+    #[serde(default = "unsaid")]
+    #[schemars(with = "u32", range(max = Weight::MAX), default = "one")]
+    pub weight: At<WeightText>,
+}
+
+fn one() -> u32 {
+    Weight::ONE.get()
+}
+
+/// Not an option: `weight:` with nothing behind it is a mistake.
+fn unsaid() -> At<WeightText> {
+    At { value: WeightText(one().to_string()), at: Location::UNKNOWN }
+}
+
+/// A [`Weight`], not checked yet.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct WeightText(pub String);
+
+impl<'de> Deserialize<'de> for EndpointEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(EndpointVisitor)
+    }
+}
+
+fn plain(text: &impl ToString) -> EndpointEntry {
+    EndpointEntry::Plain(Address(text.to_string()))
+}
+
+/// What is no text but a number, say, is an address that will be refused as one.
+struct EndpointVisitor;
+
+impl<'de> Visitor<'de> for EndpointVisitor {
+    type Value = EndpointEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IP:port, or {address: IP:port, weight: NUMBER}")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<EndpointEntry, E> {
+        Ok(plain(&text))
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<EndpointEntry, E> {
+        Ok(plain(&value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<EndpointEntry, E> {
+        Ok(plain(&value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<EndpointEntry, E> {
+        Ok(plain(&value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<EndpointEntry, E> {
+        Ok(plain(&value))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<EndpointEntry, A::Error> {
+        WeightedEntry::deserialize(MapAccessDeserializer::new(map)).map(EndpointEntry::Weighted)
     }
 }
 

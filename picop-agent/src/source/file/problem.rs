@@ -9,7 +9,7 @@ use serde_saphyr::Location;
 
 use crate::{
     protocol::{EnvId, EnvIdError, OwnContextError, ParseExpectError},
-    route::{CgroupPatternError, TableError},
+    route::{CgroupPatternError, TableError, Weight},
 };
 
 /// Why a route file was refused.
@@ -216,6 +216,15 @@ pub enum Fault {
         address: SocketAddr,
         /// Where it is first.
         line: u64,
+    },
+    /// Not a weight.
+    #[error(
+        "{text:?} is no weight; a weight is a whole number from 0 (drained: no connections) to {}, and 1 where none is said",
+        Weight::MAX
+    )]
+    Weight {
+        /// What is there.
+        text: String,
     },
     /// A base that leads nowhere.
     #[error("the base has no endpoint; leave `base` out to mean the service's address itself")]

@@ -303,7 +303,8 @@ fn the_example_is_taken_and_shows_every_key() {
 
     let example = fs::read_to_string(&path).unwrap();
     let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
-    let keys: Vec<_> = [&schema, &schema["$defs"]["Service"], &schema["$defs"]["Workload"]]
+    let defs = &schema["$defs"];
+    let keys: Vec<_> = [&schema, &defs["Service"], &defs["WeightedEndpoint"], &defs["Workload"]]
         .into_iter()
         .flat_map(|object| object["properties"].as_object().unwrap().keys())
         .collect();

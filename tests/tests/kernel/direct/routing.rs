@@ -12,7 +12,7 @@ use crate::common::{
 };
 
 /// For how long an endpoint that refused is passed over.
-const EJECTION_S: u64 = 5;
+pub(super) const EJECTION_S: u64 = 5;
 
 #[test]
 fn every_reason() -> Result {
@@ -128,7 +128,7 @@ fn connected_udp_is_untouched() -> Result {
 }
 
 /// Echo servers in pods of their own, of which each can be ended and begun again.
-fn echoes(scene: &Scene, count: usize) -> Result<Vec<(testbed::Pod, SocketAddr, Option<Proc>)>> {
+pub(super) fn echoes(scene: &Scene, count: usize) -> Result<Vec<(testbed::Pod, SocketAddr, Option<Proc>)>> {
     (0..count)
         .map(|number| {
             let pod = scene.cluster.pod(format!("echo-{number}").as_str())?;

@@ -84,6 +84,43 @@ fn aliases() {
     assert_eq!(table.services()[0].base, table.services()[1].base);
 }
 
+#[test]
+fn weights() {
+    let table = read(
+        r#"
+services:
+  - name: cart
+    addresses: ["10.96.0.10:80"]
+    base: ["10.77.0.2:80", {address: "10.77.0.3:80", weight: 3}]
+    variants:
+      pr-1:
+        - address: 10.77.0.4:80
+          weight: 0
+        - 10.77.0.5:80
+        - address: "[::ffff:10.77.0.6]:80"
+        - {weight: 1000000, address: "10.77.0.7:80"}
+      pr-2: &drained [{address: "10.77.0.8:80", weight: 0}]
+      pr-3: *drained
+"#,
+    )
+    .unwrap();
+    let cart = &table.services()[0];
+    let seen = |endpoints: &Endpoints| -> Vec<_> {
+        endpoints.iter().map(|it| (it.address.to_string(), it.weight.get())).collect()
+    };
+    let said = |all: &[(&str, u32)]| -> Vec<_> { all.iter().map(|(a, w)| ((*a).to_owned(), *w)).collect() };
+    let Base::Endpoints(base) = &cart.base else { panic!("{cart:?}") };
+    assert_eq!(seen(base), said(&[("10.77.0.2:80", 1), ("10.77.0.3:80", 3)]));
+    let variant = |name| cart.variant(&EnvId::new(name).unwrap()).unwrap();
+    assert_eq!(
+        seen(variant("pr-1")),
+        said(&[("10.77.0.4:80", 0), ("10.77.0.5:80", 1), ("10.77.0.6:80", 1), ("10.77.0.7:80", 1_000_000)])
+    );
+    assert_eq!(seen(variant("pr-2")), said(&[("10.77.0.8:80", 0)]));
+    assert_eq!(variant("pr-2"), variant("pr-3"));
+    assert!(variant("pr-2").is_empty() && !variant("pr-1").is_empty());
+}
+
 const SERVICE: &str = "services:\n- name: a\n  addresses: ['10.96.0.1:80']\n";
 
 /// One problem each: what is appended to [`SERVICE`], and what is said about it.
@@ -118,6 +155,35 @@ fn problems_and_their_places() {
             "  base:\n  - 10.77.0.1:80\n  - 10.77.0.1:80",
             "6:5: 10.77.0.1:80 is in this list on line 5 already; remove one",
         ),
+        (
+            "  base: [{address: '10.77.0.1:80', weight: -1}]",
+            "4:44: \"-1\" is no weight; a weight is a whole number from 0 ",
+        ),
+        (
+            "  base: [{address: '10.77.0.1:80', weight: 1000001}]",
+            "4:44: \"1000001\" is no weight; a weight is a whole number from 0 (drained: no connections) to 1000000, and 1 where none is said",
+        ),
+        ("  base: [{address: '10.77.0.1:80', weight: 0.5}]", "4:44: \"0.5\" is no weight"),
+        ("  base: [{address: '10.77.0.1:80', weight: 50%}]", "4:44: \"50%\" is no weight"),
+        ("  base: [{address: '10.77.0.1:80', weight: }]", "4:"),
+        ("  base: [{address: '10.77.0.1:80', weight: [1]}]", "4:"),
+        ("  base: [{address: '10.77.0.1', weight: 1}]", "4:20: \"10.77.0.1\" has no port"),
+        ("  base: [{address: '10.96.0.1:80', weight: 1}]", "4:20: 10.96.0.1:80 is the service's own address"),
+        ("  base: [{weight: 1}]", "4:11: the key \"address\" is missing"),
+        (
+            "  base: [{address: '10.77.0.1:80', wieght: 1}]",
+            "4:36: unknown key \"wieght\"; known here: address, weight",
+        ),
+        (
+            "  base: ['10.77.0.1:80', {address: '10.77.0.1:80', weight: 0}]",
+            "4:36: 10.77.0.1:80 is in this list on line 4 already",
+        ),
+        ("  base: [80]", "4:10: \"80\" is not an IP address and port"),
+        ("  base: [1.5]", "4:10: \"1.5\" is not an IP address and port"),
+        ("  base: [true]", "4:10: \"true\" is not an IP address and port"),
+        ("  base: [~]", "4:10: "),
+        ("  base: [['10.77.0.1:80']]", "4:10: "),
+        ("  variants: {pr-1: {address: '10.77.0.1:80', weight: 1}}", "4:20: a list is expected here"),
         ("  variants: {pr-1: ['10.96.0.1:80']}", "4:21: 10.96.0.1:80 is the service's own address"),
         ("  variants: {pr-1: ['10.77.0.1']}", "4:21: \"10.77.0.1\" has no port; write IP:port"),
         ("  variants: {'': ['10.77.0.1:80']}", "4:14: an environment's name is empty"),
