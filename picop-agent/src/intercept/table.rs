@@ -106,8 +106,8 @@ fn group(
     }
 }
 
-/// From base endpoints, drained or not, back to the service whose they are; none for those several services share, or that are a service's
-/// address themselves: nobody can tell what a client that connects there meant.
+/// From base endpoints, drained or not, back to the service whose they are; none for those several services share, or that
+/// are a service's address themselves: nobody can tell what a client that connects there meant.
 fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
     let mut owners: HashMap<Endpoint, Option<Endpoint>> = HashMap::new();
     let mut taken = HashSet::new();

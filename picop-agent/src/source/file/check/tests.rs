@@ -294,15 +294,13 @@ fn an_alias_bomb_is_refused() {
         writeln!(text, "- name: &a{level} [{list}]").unwrap();
     }
     assert!(read(&text).is_err());
-    // The same where a list may be: expanding stops at a limit.
+    // The same where a list may be: expanding stops at a limit. Without one, neither time nor memory would do for this.
     let mut text = String::from("x0: &a0 [lol]\n");
-    for level in 1..10 {
+    for level in 1..20 {
         let list = vec![format!("*a{}", level - 1); 10].join(", ");
         writeln!(text, "x{level}: &a{level} [{list}]").unwrap();
     }
-    let started = std::time::Instant::now();
     assert!(serde_like_any(&text).is_err());
-    assert!(started.elapsed() < std::time::Duration::from_secs(30));
 }
 
 fn serde_like_any(text: &str) -> Result<serde_json::Value, serde_saphyr::Error> {
