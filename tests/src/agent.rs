@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, create_cgroup};
 use crate::locate::{hop_bin, picop_bin};
 use crate::process::Proc;
-use crate::wait::{eventually, wait_until};
+use crate::wait::{eventually, patience, wait_until};
 
 /// How long the agent may take to load its programs, or to take over a route file.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,6 +36,8 @@ pub struct AgentOptions {
     pub cgroup: Option<PathBuf>,
     /// Further arguments of `picop run`.
     pub args: Vec<String>,
+    /// A program, and its arguments, that runs what is behind them; the agent is started by it.
+    pub through: Vec<String>,
     /// As users run it: without a line for each direct connection, which tests want and which costs time.
     pub plain: bool,
 }
@@ -73,6 +75,7 @@ impl Agent {
             .arg("--cgroup")
             .arg(&own_cgroup)
             .arg("--")
+            .args(&options.through)
             .arg(picop_bin()?)
             .stdin(Stdio::null());
         command.arg("run").arg("--routes").arg(&routes);
@@ -85,14 +88,15 @@ impl Agent {
             .args(&options.args);
         let mut proc = Proc::spawn("agent", command, cluster.dir(), None)?;
         let mut ended = None;
-        let is_ready = eventually(PATIENCE, || {
+        let deadline = patience(PATIENCE);
+        let is_ready = eventually(deadline, || {
             ended = proc.try_wait().ok().flatten();
             ended.is_some() || ready.exists()
         });
         if let Some(status) = ended {
             bail!("the agent ended ({status}) before it was ready:\n{}", proc.stderr());
         }
-        ensure!(is_ready, "the agent is not ready after {PATIENCE:?}:\n{}", proc.stderr());
+        ensure!(is_ready, "the agent is not ready after {deadline:?}:\n{}", proc.stderr());
         let log = Mutex::new(Log { path: proc.stderr_path().to_path_buf(), ..Log::default() });
         Ok(Self { proc, routes, log })
     }
@@ -139,7 +143,7 @@ impl Agent {
 
     /// Waits for the agent's verdict on its route file in the log lines from number `from` on.
     pub fn verdict_since(&self, from: usize) -> Result<Option<Value>> {
-        wait_until("the agent's verdict on its route file", PATIENCE, || {
+        wait_until("the agent's verdict on its route file", patience(PATIENCE), || {
             self.log_lines().into_iter().skip(from).find_map(|line| match line["message"].as_str()? {
                 IN_EFFECT | UNCHANGED => Some(None),
                 message if message.starts_with(REFUSED) => Some(Some(line)),
@@ -165,7 +169,7 @@ impl Agent {
 
     /// Waits until there are at least `count` access lines that `wanted` accepts, and returns those.
     pub fn wait_access(&self, count: usize, wanted: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
-        wait_until(&format!("{count} access lines"), PATIENCE, || {
+        wait_until(&format!("{count} access lines"), patience(PATIENCE), || {
             let lines: Vec<_> = self.access_lines().into_iter().filter(|line| wanted(line)).collect();
             (lines.len() >= count).then_some(lines)
         })

@@ -36,4 +36,4 @@ pub use privilege::{Privilege, enter_or_skip, privilege};
 pub use process::{Output, Proc, wait_timeout};
 pub use sweep::{leftovers, leftovers_of, remove_kept, remove_own, sweep};
 pub use talk::{Deed, Form, Said, Talk, Talker, Target};
-pub use wait::{eventually, wait_until};
+pub use wait::{emulated, eventually, patience, wait_until};

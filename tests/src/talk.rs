@@ -15,7 +15,7 @@ use crate::hex;
 use crate::locate::hop_bin;
 use crate::pod::Pod;
 use crate::process::Proc;
-use crate::wait::wait_until;
+use crate::wait::{patience, wait_until};
 
 mod deed;
 
@@ -90,7 +90,8 @@ pub struct Said {
 impl Target {
     /// A TCP connection to `to`.
     pub fn new(to: SocketAddr) -> Self {
-        Self { to, mapped: false, udp: false, device: None, timeout_ms: 10_000 }
+        let target = Self { to, mapped: false, udp: false, device: None, timeout_ms: 0 };
+        target.timeout(patience(Duration::from_secs(10)))
     }
 
     /// Through an IPv6 socket, to the v4-mapped address.

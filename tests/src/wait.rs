@@ -5,6 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// Whether this machine is an emulated one, where all takes ten to thirty times as long (`PICOP_EMULATED=1`).
+pub fn emulated() -> bool {
+    std::env::var_os("PICOP_EMULATED").is_some_and(|value| value == "1")
+}
+
+/// How long to wait for what should be there in `real` time on a real machine.
+pub fn patience(real: Duration) -> Duration {
+    if emulated() { real * 6 } else { real }
+}
+
 /// Polls `condition` until it holds or `deadline` (from now) has passed; says whether it held.
 pub fn eventually(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + deadline;

@@ -148,8 +148,10 @@ fn ipv4_ipv6_and_v4_mapped_are_the_same_service() -> Result {
     let (four, six) = (scene.recorder("four")?, scene.recorder("six")?);
     let (vip, vip6) = (scene.vip(), scene.vip6());
     let variants = variants(&[("pr-4", &[four.at]), ("pr-6", &[six.at6])]);
+    // However long the client takes to send it.
+    let settings = format!("expect_header: always, {variants}");
     let routes =
-        Routes::new().service("cart", &[vip, vip6], &variants).workload(scene.workload("context: header"));
+        Routes::new().service("cart", &[vip, vip6], &settings).workload(scene.workload("context: header"));
     let agent = scene.agent(&routes, &[])?;
     let talker = Talker::in_pod(&scene.client)?;
 

@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 /// happened inside.
 pub const VERDICT: &str = "PICOP-TESTS-EXITED";
 
-/// Boot to power-off takes seconds; the tests run ten to thirty times slower than outside.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
+/// Boot to power-off takes seconds; the tests run ten to thirty times slower than outside: a quarter of an hour for all of
+/// them on two busy CPUs.
+const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -84,7 +85,8 @@ impl Emulator {
             .arg(kernel)
             .arg("-initrd")
             .arg(initramfs)
-            .args(["-append", "console=ttyS0 quiet panic=-1 nokaslr mitigations=off"])
+            // The timer's check panics on a machine so busy that ten ticks do not come in time.
+            .args(["-append", "console=ttyS0 quiet panic=-1 nokaslr mitigations=off no_timer_check"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         command
