@@ -23,6 +23,23 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if rc == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has a listener take no data in a SYN, whatever the namespace's `net.ipv4.tcp_fastopen` says.
+pub fn no_fast_open(listener: BorrowedFd<'_>) -> io::Result<()> {
+    let queue: libc::c_int = 0;
+    let len = libc::socklen_t::try_from(size_of_val(&queue)).expect("4 fits");
+    // SAFETY: the kernel reads `len` bytes of `queue`, which outlives the call.
+    let rc = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN,
+            (&raw const queue).cast(),
+            len,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `BPF_PROG_QUERY`: ids of the programs attached to a cgroup itself, for one attach type.
 #[cfg(feature = "ebpf")]
 pub fn attached_programs(

@@ -43,6 +43,8 @@ pub trait Facts {
     fn route(&self, key: &RouteKey) -> Option<Route>;
     /// Whether an endpoint was seen not to work a moment ago.
     fn is_unhealthy(&self, endpoint: &Endpoint) -> bool;
+    /// Whether the socket is known to be about to use TCP Fast Open: to send before it is connected.
+    fn is_fast_open(&self) -> bool;
     /// A random number.
     fn random(&self) -> u32;
     /// `SO_NETNS_COOKIE` of the socket's network namespace.
@@ -116,6 +118,9 @@ pub fn decide(facts: &impl Facts) -> Decision {
         }
         if agent & AGENT_FULL != 0 {
             return relay(facts, &workload, &service, destination, Reason::RelayFull);
+        }
+        if facts.is_fast_open() {
+            return relay(facts, &workload, &service, destination, Reason::RelayFastOpen);
         }
     }
     let header = if inject { workload.header } else { 0 };

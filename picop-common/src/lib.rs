@@ -7,6 +7,7 @@
 
 pub mod addr;
 pub mod connect;
+pub mod fastopen;
 pub mod header;
 pub mod maps;
 #[cfg(feature = "user")]

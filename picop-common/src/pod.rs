@@ -2,7 +2,7 @@
 //! types would be foreign there.
 use aya::Pod;
 
-use crate::{addr, maps, route};
+use crate::{addr, fastopen, maps, route};
 
 // SAFETY: repr(C) without implicit padding (sizes asserted beside the definitions), every bit pattern valid.
 unsafe impl Pod for addr::Endpoint {}
@@ -24,3 +24,5 @@ unsafe impl Pod for maps::Flow {}
 unsafe impl Pod for maps::OriginalKey {}
 // SAFETY: as above.
 unsafe impl Pod for maps::Original {}
+// SAFETY: as above.
+unsafe impl Pod for fastopen::FastOpenLayout {}

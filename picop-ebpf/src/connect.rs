@@ -21,6 +21,7 @@ use picop_common::{
 
 use crate::{
     ctx::{set_user_v4, set_user_v6, user_v4, user_v6},
+    fastopen,
     maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened},
 };
 
@@ -199,6 +200,11 @@ impl Facts for Hook<'_> {
     fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
         // SAFETY: a helper without preconditions; the value is copied at once.
         unsafe { UNHEALTHY.get(endpoint).is_some_and(|until| bpf_ktime_get_ns() < *until) }
+    }
+
+    #[inline(always)]
+    fn is_fast_open(&self) -> bool {
+        fastopen::is_fast_open(self.ctx.sock_addr)
     }
 
     #[inline(always)]

@@ -29,6 +29,7 @@
 
 mod connect;
 mod ctx;
+mod fastopen;
 mod maps;
 mod msg;
 mod peername;

@@ -197,6 +197,9 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, NetnsError> {
         }
         listener.bind(&SockAddr::from(addr))?;
         listener.listen(BACKLOG)?;
+        // Nobody else knows the port yet. Of `net.ipv4.tcp_fastopen` 0x400 every listener takes data in a SYN, and a
+        // connection could be accepted before it is established on the client's side: before its destination is known.
+        sys::no_fast_open(listener.as_fd())?;
         let listener = TcpListener::from(listener);
         reach(&listener)?;
         Ok(listener)

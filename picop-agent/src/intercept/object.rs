@@ -1,6 +1,13 @@
 //! The eBPF object, built by `cargo xtask build-ebpf` and embedded by build.rs.
 
-use aya::{Ebpf, EbpfLoader};
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupSockAddr, ProgramError},
+};
+use picop_common::fastopen::FastOpenLayout;
+
+use super::btf;
+use crate::telemetry::chain;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/picop.o"));
 
@@ -19,5 +26,37 @@ pub fn hash() -> u64 {
 
 /// Parses the object and creates its maps. Programs are loaded one by one by those who attach them.
 pub fn load() -> Result<Ebpf, LoadError> {
-    EbpfLoader::new().load(OBJECT).map_err(|e| LoadError(Box::new(e)))
+    let why = match btf::fast_open() {
+        Ok(layout) => {
+            let mut ebpf = load_with(&layout)?;
+            match fast_open_is_seen(&mut ebpf) {
+                Ok(()) => return Ok(ebpf),
+                Err(error) => chain(&error),
+            }
+        }
+        Err(error) => chain(&error),
+    };
+    tracing::warn!(
+        why,
+        "this kernel does not show which connections use TCP Fast Open; those to services with `header: propagate` may \
+         lack their header (event header_missed)"
+    );
+    load_with(&FastOpenLayout::UNKNOWN)
+}
+
+fn load_with(layout: &FastOpenLayout) -> Result<Ebpf, LoadError> {
+    EbpfLoader::new()
+        .override_global("FAST_OPEN", layout, true)
+        .load(OBJECT)
+        .map_err(|e| LoadError(Box::new(e)))
+}
+
+/// Whether the kernel takes programs that look at a socket where this layout says.
+fn fast_open_is_seen(ebpf: &mut Ebpf) -> Result<(), ProgramError> {
+    let Some(program) = ebpf.program_mut("probe_fast_open") else {
+        return Err(ProgramError::NotLoaded);
+    };
+    let program: &mut CgroupSockAddr = program.try_into()?;
+    program.load()?;
+    program.unload()
 }

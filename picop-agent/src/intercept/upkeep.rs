@@ -1,11 +1,11 @@
 //! What must be looked after while the agent runs: whether the kernel may write headers, whether there is room for more
 //! enrolled sockets, whether somebody else rewrites connects too; and telling what went wrong in the kernel.
 
-use std::{collections::HashMap, fs::File, io, os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{fs::File, io, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use aya_obj::generated::bpf_attach_type::BPF_CGROUP_INET4_CONNECT;
 use picop_common::{
-    connect::Event,
+    connect::{Event, Reason},
     maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, SOCKS_FULL},
 };
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ pub async fn run(
 ) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut seen = HashMap::new();
+    let (mut events_seen, mut reasons_seen) = (vec![0; Event::COUNT], vec![0; Reason::COUNT]);
     let mut flags = 0;
     loop {
         tokio::select! {
@@ -53,18 +53,30 @@ pub async fn run(
             Err(error) => tracing::error!(error = chain(&error), "cannot tell the hooks what they may do"),
         }
         if let Ok(events) = maps.events() {
-            for (event, count) in events.into_iter().filter(|(event, _)| BAD.contains(event)) {
-                let before = seen.insert(event as u32, count).unwrap_or(0);
-                if count > before {
-                    tracing::warn!(
-                        event = event.as_str(),
-                        connections = count - before,
-                        "connections went wrong"
-                    );
+            for (event, connections) in grown(events, &mut events_seen) {
+                let name = event.as_str();
+                if BAD.contains(&event) {
+                    tracing::warn!(event = name, connections, "connections went wrong");
+                } else {
+                    tracing::debug!(event = name, connections, "counted");
                 }
             }
         }
+        if let Ok(reasons) = maps.counters() {
+            for (reason, connections) in grown(reasons, &mut reasons_seen) {
+                tracing::debug!(reason = reason.as_str(), connections, "counted");
+            }
+        }
     }
+}
+
+/// The counters that are higher than they were when last seen, and by how much.
+fn grown<T>(counts: Vec<(T, u64)>, seen: &mut [u64]) -> Vec<(T, u64)> {
+    let differences = counts.into_iter().zip(seen).map(|((name, count), seen)| {
+        let before = std::mem::replace(seen, count);
+        (name, count.saturating_sub(before))
+    });
+    differences.filter(|(_, more)| *more > 0).collect()
 }
 
 fn wanted(maps: &Maps, root: &Cgroup, own: &[u32], report: &Report) -> u32 {

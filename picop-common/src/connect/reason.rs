@@ -62,6 +62,8 @@ counted! {
         RelayNoInject = "relay_no_inject",
         /// Relayed: too many sockets are enrolled for a header.
         RelayFull = "relay_full",
+        /// Relayed: a header is to be written, and with TCP Fast Open bytes may leave before anything can write it.
+        RelayFastOpen = "relay_fast_open",
         /// Relayed: the endpoint is of the other address family.
         RelayFamily = "relay_family",
         /// To the base: it should be relayed, and the agent does not answer.

@@ -6,6 +6,7 @@ use super::*;
 use crate::{addr::PortBe, route::environment_key};
 
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Fake {
     workload: Option<Workload>,
     agent: bool,
@@ -14,6 +15,7 @@ struct Fake {
     destination: SocketAddr,
     routes: Vec<(RouteKey, Route)>,
     unhealthy: Vec<SocketAddr>,
+    fast_open: bool,
     /// The next random numbers, the first lowest; after them, zeros.
     random: Cell<u128>,
     netns: u64,
@@ -42,6 +44,9 @@ impl Facts for Fake {
     }
     fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
         self.unhealthy.iter().any(|u| Endpoint::from(*u) == *endpoint)
+    }
+    fn is_fast_open(&self) -> bool {
+        self.fast_open
     }
     fn random(&self) -> u32 {
         let numbers = self.random.get();
@@ -119,6 +124,7 @@ fn connection() -> Fake {
         destination: addr(PLAIN),
         routes,
         unhealthy: vec![],
+        fast_open: false,
         random: Cell::new(0),
         netns: 7,
         bound: false,
@@ -224,6 +230,17 @@ fn injected() {
     );
     assert_eq!(with(|f| (propagate(f), f.flags = 0).1), relay4(Reason::RelayNoInject));
     assert_eq!(with(|f| (propagate(f), f.flags |= AGENT_FULL).1), relay4(Reason::RelayFull));
+    assert_eq!(with(|f| (propagate(f), f.fast_open = true).1), relay4(Reason::RelayFastOpen));
+    let strip = with(|f| f.fast_open = true);
+    assert_eq!(
+        strip,
+        to("10.2.0.1:8080", Reason::Variant),
+        "without a header Fast Open is nobody's business"
+    );
+    let silent = with(|f| (propagate(f), f.fast_open = true, f.workload.as_mut().unwrap().header = 0).2);
+    assert_eq!(silent, to("10.2.0.1:8080", Reason::Variant));
+    let stale = with(|f| (propagate(f), f.fast_open = true, f.age_ns = u64::MAX).2);
+    assert_eq!(stale, to("10.1.0.1:8080", Reason::AgentStale));
     let proof = with(|f| (flag(f, PLAIN, ROUTE_PROPAGATE | ROUTE_PROOF), f.flags = 0).1);
     assert_eq!(proof, inject("10.2.0.1:8080", Reason::Variant));
 }

@@ -10,15 +10,12 @@ use anyhow::Context as _;
 use serde_json::Value;
 use testbed::{Agent, AgentOptions, Client, ClientReport, Cluster, Pod, Proc, Said, Talker, hex, wait_until};
 
+pub use testbed::emulated;
+
 pub type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
 
 /// Where the servers listen.
 pub const PORT: u16 = 8080;
-
-/// Whether this machine is an emulated one.
-pub fn emulated() -> bool {
-    std::env::var_os("PICOP_EMULATED").is_some_and(|value| value == "1")
-}
 
 /// A size or a number, made smaller where everything is slow.
 pub fn scaled(full: usize) -> usize {
@@ -280,4 +277,25 @@ pub fn until_routed(agent: &Agent, pod: &Pod, to: SocketAddr) -> Result {
         (count() > before).then_some(())
     });
     Ok(routed.with_context(|| fs::read_to_string(agent.log_path()).unwrap_or_default())?)
+}
+
+/// Arguments by which the agent logs its kernel counters as they grow; see [`counted`].
+pub fn counting() -> Vec<String> {
+    ["--log", "info,picop_agent::intercept::upkeep=debug"].map(str::to_owned).to_vec()
+}
+
+/// What the kernel counted so far, as far as the agent has logged it: an `event` or a `reason`, and its name. The agent
+/// runs with [`counting`].
+pub fn counted(agent: &Agent, kind: &str, name: &str) -> u64 {
+    let lines = agent.log_lines();
+    let of_it = lines.iter().filter(|line| line["message"] == "counted" && line[kind] == name);
+    of_it.filter_map(|line| line["connections"].as_u64()).sum()
+}
+
+/// Waits until it has counted that many, and sees that there are no more.
+pub fn expect_counted(agent: &Agent, kind: &str, name: &str, wanted: u64) -> Result {
+    let count =
+        wait_until(name, soon(), || Some(counted(agent, kind, name)).filter(|count| *count >= wanted))?;
+    assert_eq!(count, wanted, "{name}");
+    Ok(())
 }
