@@ -13,7 +13,7 @@ use aya_ebpf::{
 use picop_common::{
     connect::Event,
     header::MAX_LEN,
-    maps::{FLOW_INJECT, FLOW_INJECTED, HeaderBytes},
+    maps::{FLOW_DIRECT, FLOW_INJECT, FLOW_INJECTED, HeaderBytes},
 };
 
 use crate::{
@@ -34,6 +34,13 @@ pub fn msg(ctx: SkMsgContext) -> u32 {
     }
     // SAFETY: not null, and the socket is locked by the send this runs in.
     let (state, key) = unsafe { ((*flow).state, (*flow).header) };
+    if state == FLOW_DIRECT && key != 0 {
+        // The socket has left the map, and this write has not returned since: the kernel gives it its messages to the end.
+        happened(Event::Lingered);
+        // Once: nothing wants the key any more.
+        // SAFETY: as above.
+        unsafe { (*flow).header = 0 };
+    }
     if state != FLOW_INJECT {
         return sk_action::SK_PASS;
     }

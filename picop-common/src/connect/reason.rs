@@ -104,6 +104,9 @@ counted! {
         TellDropped = "tell_dropped",
         /// Bytes went out past the programs before a header could be written (`MSG_FASTOPEN`).
         HeaderMissed = "header_missed",
+        /// A first write took longer than its header to be acknowledged: the socket left the map, but the kernel lets go of
+        /// it only when that write returns. Counted once a connection.
+        Lingered = "lingered",
     }
 }
 
