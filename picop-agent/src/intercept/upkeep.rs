@@ -36,7 +36,7 @@ pub async fn run(
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut events_seen, mut reasons_seen) = (vec![0; Event::COUNT], vec![0; Reason::COUNT]);
-    let mut flags = 0;
+    let mut flags = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -46,9 +46,11 @@ pub async fn run(
         let now = always | wanted(&maps, &root, &own, &report);
         match maps.set_agent(|conf| conf.flags = now) {
             Ok(()) => {
-                tell(flags, now, &report);
-                flags = now;
-                settled_tx.send_replace(report.injection != Status::Unknown);
+                let settled = report.injection != Status::Unknown;
+                if settled {
+                    tell(flags.replace(now), now, &report);
+                }
+                settled_tx.send_replace(settled);
             }
             Err(error) => tracing::error!(error = chain(&error), "cannot tell the hooks what they may do"),
         }
@@ -100,8 +102,9 @@ fn others(root: &Cgroup, own: &[u32]) -> io::Result<bool> {
     Ok(sys::attached_programs(dir.as_fd(), BPF_CGROUP_INET4_CONNECT)?.iter().any(|id| !own.contains(id)))
 }
 
-fn tell(before: u32, now: u32, report: &Report) {
-    let changed = before ^ now;
+/// Says what has changed; at first, what there is.
+fn tell(before: Option<u32>, now: u32, report: &Report) {
+    let changed = before.map_or(now | AGENT_INJECT, |before| before ^ now);
     if changed & AGENT_INJECT != 0 {
         match &report.injection {
             Status::Dead(why) => tracing::warn!(
