@@ -1,8 +1,15 @@
 //! `sk_msg`: writes the header in front of the first bytes a socket sends.
 //!
 //! A transaction. Nothing is sent until this program passes the message; before that, anything that fails drops the whole
-//! message: the application's send answers EACCES, the stream is untouched, and the next send tries again. Never half a
-//! header, never payload without it.
+//! message: the application's send answers EACCES, and the stream is untouched. (So do its later sends, all of them:
+//! `tcp_bpf_send_verdict` keeps the verdict until one succeeds.) Never half a header, never payload without it.
+//!
+//! What is passed here TCP may still refuse for lack of memory, and then forgets: the header would be gone, or half of it
+//! sent. It cannot come to that where the first bytes of a socket are concerned. Before this program runs, TCP has seen that
+//! there is room in the send buffer, and taken the memory for the payload. Behind it, with nothing queued, it takes the
+//! first segment's memory by force, and up to `tcp_wmem[0]` (4,096) bytes for its content (`tcp_stream_alloc_skb`,
+//! `tcp_wmem_schedule`; 6.0). The header is the first of these bytes. What is refused behind it, the application sends
+//! again.
 
 use aya_ebpf::{
     bindings::sk_action,

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use testbed::{Agent, AgentOptions, Client, ClientReport, Cluster, Pod, Proc, Said, Talker, hex, wait_until};
+use testbed::{
+    Agent, AgentOptions, Client, ClientReport, Cluster, Pod, Proc, Said, Talker, hex, in_netns, wait_until,
+};
 
 pub use testbed::emulated;
 
@@ -298,4 +300,14 @@ pub fn expect_counted(agent: &Agent, kind: &str, name: &str, wanted: u64) -> Res
         wait_until(name, soon(), || Some(counted(agent, kind, name)).filter(|count| *count >= wanted))?;
     assert_eq!(count, wanted, "{name}");
     Ok(())
+}
+
+/// A counter of TCP in a pod, as `/proc/net/netstat` names it.
+pub fn netstat(pod: &Pod, name: &str) -> Result<u64> {
+    let text = in_netns(pod.netns_path(), || fs::read_to_string("/proc/thread-self/net/netstat"))??;
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let mut pairs = names.split(' ').zip(values.split(' '));
+    let (_, value) = pairs.find(|(found, _)| *found == name).ok_or("no such counter")?;
+    Ok(value.parse()?)
 }

@@ -5,6 +5,7 @@ mod failures;
 mod fastopen;
 mod forms;
 mod many;
+mod memory;
 mod pins;
 mod routing;
 mod stale;

@@ -6,7 +6,7 @@ use testbed::{Agent, AgentOptions, Deed, Pod, Talk, Talker, hex, in_netns, requi
 
 use super::{AUTO, pr_1};
 use crate::common::{
-    Result, Routes, Scene, counted, counting, expect, expect_counted, logged, soon, variants,
+    Result, Routes, Scene, counted, counting, expect, expect_counted, logged, netstat, soon, variants,
 };
 
 /// Client and server. Every listener in their namespaces takes data in the SYN, also the agent's, if it does not see to
@@ -90,12 +90,7 @@ fn send_to<'a>(client: &'a Talker, by_option: bool, to: SocketAddr, bytes: &[u8]
 
 /// How often a server in this pod has got data in a SYN.
 fn in_syn(pod: &Pod) -> Result<u64> {
-    let text = in_netns(pod.netns_path(), || std::fs::read_to_string("/proc/thread-self/net/netstat"))??;
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs.find(|(name, _)| *name == "TCPFastOpenPassive").ok_or("no such counter")?;
-    Ok(value.parse()?)
+    netstat(pod, "TCPFastOpenPassive")
 }
 
 fn set_fast_open(pod: &Pod, bits: &str) -> Result {
