@@ -26,6 +26,7 @@ use crate::{
         capabilities,
         cgroup::{Cgroup, CgroupMount},
         heartbeat::{self, Heartbeat},
+        leave,
         maps::Maps,
         netns::NetnsThread,
         object,
@@ -130,7 +131,7 @@ impl Agent {
     async fn serve(
         self,
         source: FileSource,
-        attached: Attached,
+        mut attached: Attached,
         told: RingBuf<MapData>,
         stop: &mut Stop,
     ) -> Result<()> {
@@ -201,8 +202,12 @@ impl Agent {
             task.abort();
         }
         canary.stop().await;
-        if self.pins.is_some() {
+        // `picop uninstall` may have removed the pins meanwhile.
+        if self.pins.as_ref().is_some_and(Pins::are_whole) {
             tracing::info!("the programs stay, with the last routes (`picop uninstall` removes them)");
+        } else {
+            attached.detach_connect();
+            self.last_headers(stop).await;
         }
         attached.detach();
         if let Some(file) = &self.args.ready_file {
@@ -229,6 +234,22 @@ impl Agent {
         };
         if forced > 0 {
             tracing::warn!(connections = forced, "connections were reset at the end of the drain");
+        }
+    }
+
+    /// Waits for those that were routed with a header and have not sent yet. A second signal ends that too.
+    async fn last_headers(&self, stop: &mut Stop) {
+        let grace = self.args.header_grace;
+        let left = tokio::select! {
+            left = leave::waited(grace, || self.maps.enrolled()) => left,
+            () = stop.requested(&self.reload) => self.maps.enrolled(),
+        };
+        if left > 0 {
+            tracing::warn!(
+                sockets = left,
+                ?grace,
+                "sockets were still enrolled when the programs went: what they send first has no header"
+            );
         }
     }
 

@@ -27,6 +27,11 @@ pub enum Command {
         /// The directory of the pins.
         #[arg(long, env = "PICOP_PIN_DIR", value_name = "DIR", default_value = "/sys/fs/bpf/picop")]
         pin_dir: PathBuf,
+
+        /// How long connections that were routed with a header and have not sent yet may take to do so. Those that take
+        /// longer send without it, and are counted.
+        #[arg(long, env = "PICOP_HEADER_GRACE", value_name = "TIME", default_value = "2s", value_parser = duration)]
+        header_grace: Duration,
     },
     /// Read a route file as the agent would, and tell what is wrong with it.
     Check {
@@ -85,6 +90,11 @@ pub struct RunArgs {
     /// At SIGTERM or SIGINT, how long running connections may take to end before they are reset.
     #[arg(long, env = "PICOP_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub drain_timeout: Duration,
+
+    /// At the end, when nothing stays pinned: how long connections that were routed with a header and have not sent yet
+    /// may take to do so. Those that take longer send without it, and are counted.
+    #[arg(long, env = "PICOP_HEADER_GRACE", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub header_grace: Duration,
 
     /// How long a client may take to send a header it has begun, or must send.
     #[arg(long, env = "PICOP_HEADER_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]

@@ -8,6 +8,7 @@ pub mod canary;
 pub mod capabilities;
 pub mod cgroup;
 pub mod heartbeat;
+pub mod leave;
 pub mod maps;
 pub mod netns;
 pub mod object;

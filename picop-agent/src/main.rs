@@ -7,7 +7,10 @@ use clap::Parser as _;
 use picop_agent::{
     app,
     cli::{Cli, Command},
-    intercept::{canary, pins},
+    intercept::{
+        canary,
+        pins::{self, Uninstalled},
+    },
     source::file,
     telemetry,
 };
@@ -37,13 +40,22 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(app::run(args))?;
         }
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
-        Command::Uninstall { pin_dir } => {
-            let removed = pins::uninstall(&pin_dir)?;
-            for set in &removed {
+        Command::Uninstall { pin_dir, header_grace } => {
+            let Uninstalled { sets, kept, left } = pins::uninstall(&pin_dir, header_grace)?;
+            for set in &sets {
                 println!("removed {}", set.display());
             }
-            if removed.is_empty() {
+            if sets.is_empty() {
                 println!("nothing is pinned in {}", pin_dir.display());
+            }
+            for set in &kept {
+                println!("the agent of {} still runs, and keeps its programs until it ends", set.display());
+            }
+            if left > 0 {
+                eprintln!(
+                    "picop: warning: {left} sockets were still enrolled after {header_grace:?}: what they send first has \
+                     no header"
+                );
             }
         }
         Command::Check { file } => {

@@ -9,6 +9,7 @@
 
 mod agent;
 pub mod blob;
+mod bpffs;
 mod cgroup;
 mod client;
 mod cluster;
@@ -25,6 +26,7 @@ pub mod talk;
 mod wait;
 
 pub use agent::{Agent, AgentOptions};
+pub use bpffs::BpfFs;
 pub use cgroup::v2_mount;
 pub use client::{Client, ClientReport, ClientSummary};
 pub use cluster::Cluster;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::bpffs;
 use crate::cgroup::{remove_tree, v2_mount};
 use crate::gate;
 use crate::id::ClusterId;
@@ -69,7 +70,8 @@ pub(crate) fn teardown(id: ClusterId) -> Result<()> {
             let removed = match place {
                 Place::Cgroups(_) => remove_tree(&path),
                 Place::Namespaces => remove_netns(&path),
-                Place::Files => fs::remove_dir_all(&path).or_else(ignore_absent).map_err(Into::into),
+                Place::Files => bpffs::unmount_in(&path)
+                    .and_then(|()| fs::remove_dir_all(&path).or_else(ignore_absent).map_err(Into::into)),
             };
             let removed = removed.with_context(|| format!("removing {}", path.display()));
             result = result.and(removed);

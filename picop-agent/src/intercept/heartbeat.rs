@@ -20,7 +20,8 @@ use super::maps::Maps;
 
 /// How long the runtime may show no sign of life: longer than the worst queue for a CPU, shorter than a user's patience.
 const STUCK: Duration = Duration::from_secs(3);
-const INTERVAL: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 5);
+/// How often it beats.
+pub const INTERVAL: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 5);
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: what `bpf_ktime_get_ns` reads.
 pub fn now_ns() -> u64 {

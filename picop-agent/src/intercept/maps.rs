@@ -9,7 +9,10 @@ use aya::{
 use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
-    maps::{AgentConf, HEADER_BYTES, HeaderBytes, LEVELS_MAX, Original, OriginalKey, ROUTES_MAX, Workload},
+    maps::{
+        AgentConf, HEADER_BYTES, HeaderBytes, LEVELS_MAX, Original, OriginalKey, ROUTES_MAX, SOCKS_MAX,
+        Workload,
+    },
     route::{Route, RouteKey, header_key},
 };
 
@@ -244,7 +247,7 @@ impl Maps {
 
     /// How many sockets are enrolled.
     pub fn enrolled(&self) -> usize {
-        lock(&self.socks).keys().filter_map(Result::ok).count()
+        count(lock(&self.socks).keys(), SOCKS_MAX)
     }
 
     /// Where a connection accepted on `listener` from `client` wanted to go. Once: it takes the record out.
@@ -296,6 +299,12 @@ impl Maps {
     pub fn events(&self) -> Result<Vec<(Event, u64)>, MapsError> {
         Event::ALL.iter().map(|e| Ok((*e, sum(&self.events, *e as u32, "EVENTS")?))).collect()
     }
+}
+
+/// How many keys a map has. An iteration begins anew when its last key is deleted meanwhile: it ends at `max`, which the
+/// map holds at most.
+pub fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>, max: usize) -> usize {
+    keys.filter_map(Result::ok).take(max).count()
 }
 
 fn sum(map: &PerCpuArray<MapData, u64>, index: u32, name: &'static str) -> Result<u64, MapsError> {

@@ -12,20 +12,25 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData, MapError, SockHash},
+    maps::{Array, Map, MapData, MapError, SockHash},
     pin::PinError,
     programs::links::{FdLink, LinkError, PinnedLink},
 };
 
+use picop_common::{connect::HEARTBEAT_STALE_NS, maps::SOCKS_MAX};
+
 use super::{
     cgroup::Cgroup,
-    maps::{MapSource, MapsError, SHARED},
+    heartbeat, leave,
+    maps::{self, MapSource, MapsError, SHARED},
     object,
-    programs::{Attached, link_names},
+    programs::{Attached, CONNECT, link_names},
 };
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -146,13 +151,10 @@ impl Pins {
                 continue;
             }
             found += 1;
-            let hooks = ["connect4", "connect6"].map(|name| link_path(&dir, name));
-            if hooks.iter().any(|hook| hook.exists()) {
-                for hook in hooks {
-                    remove_file(&hook)?;
-                }
+            if CONNECT.iter().any(|name| link_path(&dir, name).exists()) {
+                remove_connect(&dir)?;
                 tracing::info!(dir = %dir.display(), "another build's connect hooks are retired");
-            } else if is_empty(&dir) {
+            } else if enrolled(&dir) == 0 {
                 remove_dir(&dir)?;
                 tracing::info!(dir = %dir.display(), "another build's programs are removed");
             }
@@ -177,10 +179,27 @@ impl MapSource for Pins {
     }
 }
 
-/// Removes everything pinned under a directory, and the directory: programs are detached, maps freed. Returns what there
-/// was. Agents that still run keep their own until they end.
-pub fn uninstall(base: &Path) -> Result<Vec<PathBuf>, PinsError> {
+/// What [`uninstall`] did.
+#[derive(Debug)]
+pub struct Uninstalled {
+    /// The sets that were removed.
+    pub sets: Vec<PathBuf>,
+    /// Those among them whose agent lives: it keeps programs and maps until it ends.
+    pub kept: Vec<PathBuf>,
+    /// Sockets that were still enrolled at the end of the grace: they were to begin with a header, which nobody writes now.
+    pub left: usize,
+}
+
+/// Removes everything pinned under a directory, and the directory: programs are detached, maps freed. Connections that
+/// were routed and have yet to send their header have until `grace` for that; see [`leave`].
+pub fn uninstall(base: &Path, grace: Duration) -> Result<Uninstalled, PinsError> {
     let sets = sets(base)?;
+    for dir in &sets {
+        remove_connect(dir)?;
+    }
+    let (kept, going): (Vec<_>, Vec<_>) = sets.iter().cloned().partition(|dir| is_alive(dir));
+    let left =
+        if going.is_empty() { 0 } else { leave::wait(grace, || going.iter().map(|dir| enrolled(dir)).sum()) };
     for dir in &sets {
         remove_dir(dir)?;
     }
@@ -189,7 +208,7 @@ pub fn uninstall(base: &Path) -> Result<Vec<PathBuf>, PinsError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(PinsError::Io { path: base.into(), source }),
     }
-    Ok(sets)
+    Ok(Uninstalled { sets, kept, left })
 }
 
 fn link_path(dir: &Path, name: &str) -> PathBuf {
@@ -200,11 +219,29 @@ fn cgroup_of(dir: &Path) -> Option<u64> {
     dir.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
 
-/// Whether no socket waits in a set's sockmap. One that cannot be looked at is taken for empty.
-fn is_empty(dir: &Path) -> bool {
-    let socks = MapData::from_pin(dir.join("map-SOCKS")).and_then(Map::from_map_data);
-    let socks = socks.and_then(|map| -> Result<SockHash<MapData, u64>, MapError> { map.try_into() });
-    socks.is_ok_and(|socks| socks.keys().next().is_none())
+fn open<T: TryFrom<Map, Error = MapError>>(dir: &Path, name: &str) -> Result<T, MapError> {
+    MapData::from_pin(dir.join(format!("map-{name}"))).and_then(Map::from_map_data)?.try_into()
+}
+
+/// How many sockets wait in a set's sockmap. One that cannot be looked at is taken for empty.
+fn enrolled(dir: &Path) -> usize {
+    let socks = open::<SockHash<MapData, u64>>(dir, "SOCKS");
+    socks.map_or(0, |socks| maps::count(socks.keys(), SOCKS_MAX))
+}
+
+/// Whether a set's agent lives: its heartbeat is seen to go on. (One that was killed a moment ago looks alive for as long.)
+/// One whose heartbeat cannot be read is taken for dead.
+fn is_alive(dir: &Path) -> bool {
+    let Ok(map) = open::<Array<MapData, u64>>(dir, "HEARTBEAT") else { return false };
+    let beat = || map.get(&0, 0).unwrap_or(0);
+    let first = beat();
+    while first != 0 && heartbeat::now_ns().saturating_sub(first) <= HEARTBEAT_STALE_NS {
+        if beat() > first {
+            return true;
+        }
+        thread::sleep(heartbeat::INTERVAL / 10);
+    }
+    false
 }
 
 fn sets(base: &Path) -> Result<Vec<PathBuf>, PinsError> {
@@ -222,6 +259,11 @@ fn sets(base: &Path) -> Result<Vec<PathBuf>, PinsError> {
         }
     }
     Ok(dirs)
+}
+
+/// Nothing is routed any more; what was is served on.
+fn remove_connect(dir: &Path) -> Result<(), PinsError> {
+    CONNECT.iter().try_for_each(|name| remove_file(&link_path(dir, name)))
 }
 
 /// Links go first, the connect hooks before the rest: nothing is rewritten any more when what serves it goes.

@@ -101,6 +101,9 @@ pub const SOCK_ADDR: [(&str, bpf_attach_type); 4] = [
     ("getpeername6", bpf_attach_type::BPF_CGROUP_INET6_GETPEERNAME),
 ];
 
+/// Those of [`SOCK_ADDR`] that route connections.
+pub const CONNECT: [&str; 2] = ["connect4", "connect6"];
+
 /// The one hook on TCP events.
 pub const SOCK_OPS: &str = "sock_ops";
 
@@ -126,10 +129,15 @@ impl Attached {
         &self.ids
     }
 
+    /// Detaches the connect hooks: no connection is routed any more; those that were are served on.
+    pub fn detach_connect(&mut self) {
+        // Closing the last descriptor of a link that is not pinned detaches it; close cannot fail.
+        self.links.retain(|(name, _)| !CONNECT.contains(name));
+    }
+
     /// Detaches the programs, the last attached first: connects are left alone before their events are.
     pub fn detach(self) {
         for (_, link) in self.links.into_iter().rev() {
-            // Closing the last descriptor of a link that is not pinned detaches it; close cannot fail.
             drop(link);
         }
     }

@@ -4,6 +4,7 @@ mod behaviour;
 mod failures;
 mod fastopen;
 mod forms;
+mod leave;
 mod many;
 mod memory;
 mod pins;

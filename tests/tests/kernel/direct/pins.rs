@@ -4,34 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
-use testbed::{Agent, AgentOptions, Client, Talker, picop_bin, require_privilege};
+use testbed::{Agent, AgentOptions, BpfFs, Client, Talker, picop_bin, require_privilege};
 
 use super::{AUTO, pr_1};
 use crate::common::{Recorder, Result, Routes, Scene, answer, base, hello, logged, soon, variants, workload};
 
 const ADOPTED: &str = "adopted the last agent's programs";
-
-/// A BPF filesystem; unmounted when dropped.
-struct BpfFs(PathBuf);
-
-impl BpfFs {
-    fn at(path: PathBuf) -> Result<Self> {
-        std::fs::create_dir(&path)?;
-        mount("bpf", &path, "bpf", MountFlags::empty(), None)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for BpfFs {
-    fn drop(&mut self) {
-        if let Err(error) = unmount(&self.0, UnmountFlags::DETACH) {
-            eprintln!("{} stays mounted: {error}", self.0.display());
-        }
-    }
-}
 
 /// Two environments and the base, and a place for pins.
 struct Pinned {
@@ -45,13 +26,13 @@ struct Pinned {
 impl Pinned {
     fn new(name: &str) -> Result<Self> {
         let scene = Scene::new(name)?;
-        let bpf = BpfFs::at(scene.cluster.dir().join("bpf"))?;
+        let bpf = BpfFs::mount(&scene.cluster)?;
         let (main, one, vip) = (scene.recorder("main")?, scene.recorder("one")?, scene.vip());
         Ok(Self { bpf, scene, main, one, vip })
     }
 
     fn dir(&self) -> PathBuf {
-        self.bpf.0.join("picop")
+        self.bpf.pin_dir()
     }
 
     fn routes(&self, env: &str) -> Routes {
@@ -76,8 +57,8 @@ impl Pinned {
 }
 
 /// `picop uninstall`: whether it succeeded, and what it said.
-fn uninstall(dir: &Path) -> Result<(bool, String)> {
-    let output = Command::new(picop_bin()?).arg("uninstall").arg("--pin-dir").arg(dir).output()?;
+fn uninstall(dir: &Path, args: &[&str]) -> Result<(bool, String)> {
+    let output = Command::new(picop_bin()?).arg("uninstall").arg("--pin-dir").arg(dir).args(args).output()?;
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.success(), String::from_utf8(said)?))
 }
@@ -199,12 +180,14 @@ fn uninstalled_nothing_is_left() -> Result {
     assert!(agent.wait(soon())?.success());
     it.expect_at(&it.one, "one")?;
 
-    let (done, said) = uninstall(&it.dir())?;
-    assert!(done, "{said}");
+    let begun = Instant::now();
+    let (done, said) = uninstall(&it.dir(), &["--header-grace", "200ms"])?;
+    assert!(done && said.contains("warning: 1 sockets were still enrolled"), "{said}");
+    assert!(begun.elapsed() < Duration::from_millis(200) + soon());
     assert!(!it.dir().exists());
     let after = hello(it.vip).run(&it.scene.client)?;
     assert_eq!((after.stage, after.detail), (before.stage, before.detail));
-    // What has yet to send has its header or, once the kernel has freed the map, none: whole in either case.
+    // What was silent for longer has its header or, once the kernel has freed the map, none: whole in either case.
     silent.send(b"hello")?;
     silent.finish()?;
     assert_eq!(silent.receive_all()?.text(), "one\n");
@@ -216,7 +199,7 @@ fn uninstalled_nothing_is_left() -> Result {
     assert!(running.receive(1)?.eof);
     assert_eq!(it.one.whole(1)?.0, [pr_1(), b"hello, again".to_vec()].concat());
 
-    let (done, said) = uninstall(&it.dir())?;
+    let (done, said) = uninstall(&it.dir(), &[])?;
     assert!(done && said.contains("nothing is pinned"), "{said}");
 
     // And another one can begin anew.
