@@ -27,7 +27,7 @@ use crate::{
         cgroup::{Cgroup, CgroupMount},
         heartbeat::{self, Heartbeat},
         leave,
-        maps::Maps,
+        maps::{self, Maps},
         netns::NetnsThread,
         object,
         pins::Pins,
@@ -37,7 +37,7 @@ use crate::{
     },
     relay::{Limits, server::Server},
     route::{RouteHandle, RouteTable},
-    source::file::FileSource,
+    source::file::{self, FileSource},
 };
 
 /// How long the canary may take to prove interception at start.
@@ -67,10 +67,12 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let routes = RouteHandle::new();
     let reload = Arc::new(Notify::new());
     let source = FileSource::open(&args.routes, routes.clone())?;
+    // Before anything is touched: a table that is too large for this node.
+    maps::check_routes(table::count(source.table())?)?;
 
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
     let pins = args.pin_dir.as_deref().map(|dir| Pins::new(dir, &root)).transpose()?;
-    let Kernel { maps, told, attached, pins } = Kernel::take_over_or_make(pins, &root, &routes.load())?;
+    let Kernel { maps, told, attached, pins } = Kernel::take_over_or_make(pins, &root)?;
 
     let agent = Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins };
     agent.serve(source, attached, told, &mut stop).await
@@ -86,7 +88,7 @@ struct Kernel {
 
 impl Kernel {
     /// Adopts what an agent of the same build left pinned, or loads and attaches (and pins) anew.
-    fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, table: &RouteTable) -> Result<Self> {
+    fn take_over_or_make(pins: Option<Pins>, root: &Cgroup) -> Result<Self> {
         match pins {
             Some(mut pins) if pins.are_whole() => {
                 let (maps, told, attached) =
@@ -94,11 +96,11 @@ impl Kernel {
                 tracing::info!(cgroup = %root.dir.display(), "adopted the last agent's programs");
                 Ok(Self { maps, told, attached, pins: Some(pins) })
             }
-            pins => Self::make(root, table, pins),
+            pins => Self::make(root, pins),
         }
     }
 
-    fn make(root: &Cgroup, table: &RouteTable, pins: Option<Pins>) -> Result<Self> {
+    fn make(root: &Cgroup, pins: Option<Pins>) -> Result<Self> {
         let mut ebpf = object::load()?;
         programs::load(&mut ebpf)?;
         let attached = programs::attach(&mut ebpf, root)?;
@@ -108,8 +110,7 @@ impl Kernel {
             None => attached,
         };
         let (maps, told) = (Maps::take(&mut ebpf)?, Maps::take_told(&mut ebpf)?);
-        // No workload is known to the hooks yet, so nothing was routed without a table.
-        sync_routes(&maps, table, &[])?;
+        // No workload is known to the hooks yet, so nothing is routed without a table.
         Ok(Self { maps, told, attached, pins })
     }
 }
@@ -130,7 +131,7 @@ struct Agent {
 impl Agent {
     async fn serve(
         self,
-        source: FileSource,
+        source: file::Opened,
         mut attached: Attached,
         told: RingBuf<MapData>,
         stop: &mut Stop,
@@ -138,6 +139,13 @@ impl Agent {
         let own_programs = attached.program_ids().to_vec();
         let mut canary =
             Canary::start(&self.mount, &self.root, &self.own, Arc::clone(&self.maps), &self.netns).await?;
+        // A connection is decided by the kernel or by the relay: both have a table, or neither. The kernel, which may have no
+        // room for it, is asked first.
+        self.routes.install_by({
+            let (maps, fixed) = (Arc::clone(&self.maps), canary.routes());
+            move |table| sync_routes(&maps, table, &fixed)
+        });
+        let source = source.put_in_effect()?;
         let (event_tx, event_rx) = mpsc::unbounded_channel();
         let mut reconciler = Reconciler::new(
             self.mount.clone(),
@@ -150,7 +158,6 @@ impl Agent {
         );
         // The hooks must know where to look, the canary included, before anybody asks whether they work.
         reconciler.round(&self.routes.load()).await?;
-        sync_routes(&self.maps, &self.routes.load(), &canary.routes())?;
         // From here on connections may be sent to the listeners.
         self.maps.beat(heartbeat::now_ns())?;
         let server = Arc::new(Server::new(
@@ -169,8 +176,6 @@ impl Agent {
         });
         let telling = tokio::spawn(told::run(told, reconciler.registry(), self.routes.clone()));
         let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
-        let syncing =
-            tokio::spawn(sync_with_table(Arc::clone(&self.maps), self.routes.clone(), canary.routes()));
         let always = if self.args.log_direct { AGENT_TELL } else { 0 };
         let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
@@ -198,7 +203,7 @@ impl Agent {
         };
 
         self.going(&server, stop, heartbeat).await;
-        for task in [watching, telling, upkeep, syncing, reconciling, serving] {
+        for task in [watching, telling, upkeep, reconciling, serving] {
             task.abort();
         }
         canary.stop().await;
@@ -368,33 +373,9 @@ async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
     }
 }
 
-/// Writes each new table to the kernel.
-async fn sync_with_table(maps: Arc<Maps>, routes: RouteHandle, fixed: Vec<(RouteKey, Route)>) {
-    let mut changes = routes.subscribe();
-    while changes.changed().await.is_ok() {
-        let table = Arc::clone(&changes.borrow_and_update());
-        let (maps, fixed, version) = (Arc::clone(&maps), fixed.clone(), table.version());
-        let services = table.services().len();
-        // 100,000 entries take a tenth of a second.
-        let synced = tokio::task::spawn_blocking(move || sync_routes(&maps, &table, &fixed)).await;
-        match synced {
-            Ok(Ok(entries)) => tracing::info!(version, services, entries, "routes in effect"),
-            Ok(Err(error)) => {
-                let error = crate::telemetry::chain(error.as_ref());
-                tracing::error!(
-                    error,
-                    version,
-                    "routes refused by the kernel; direct connections keep the last ones"
-                );
-            }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return,
-        }
-    }
-}
-
 /// Puts a table in effect in the kernel, and returns how many entries it has there.
 fn sync_routes(maps: &Maps, table: &RouteTable, fixed: &[(RouteKey, Route)]) -> Result<usize> {
+    maps::check_routes(table::count(table)? + fixed.len())?;
     let mut entries = table::entries(table)?;
     entries.extend_from_slice(fixed);
     maps.switch_routes(&entries)?;

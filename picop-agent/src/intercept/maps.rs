@@ -41,7 +41,8 @@ pub enum MapsError {
     },
     /// More routes than the kernel's map is allowed to hold.
     #[error(
-        "the routes come to {entries} entries, of which the kernel's table holds {max}; the table in effect stays"
+        "the routes come to {entries} entries, of which the kernel's table holds {max}; fewer addresses and endpoints of \
+         services with many variants help most"
     )]
     TooManyRoutes {
         /// How many there are.
@@ -198,9 +199,7 @@ impl Maps {
     /// Puts a whole new version of the routes in effect, at once. Connections that are being decided keep the old one, which
     /// the kernel frees after them. On an error the old one stays.
     pub fn switch_routes(&self, entries: &[(RouteKey, Route)]) -> Result<(), MapsError> {
-        if entries.len() > ROUTES_MAX {
-            return Err(MapsError::TooManyRoutes { entries: entries.len(), max: ROUTES_MAX });
-        }
+        check_routes(entries.len())?;
         // Sized to what it holds: its buckets, unlike its entries, are allocated at once.
         let capacity = u32::try_from(entries.len().next_power_of_two().max(64)).expect("checked above");
         let version =
@@ -299,6 +298,11 @@ impl Maps {
     pub fn events(&self) -> Result<Vec<(Event, u64)>, MapsError> {
         Event::ALL.iter().map(|e| Ok((*e, sum(&self.events, *e as u32, "EVENTS")?))).collect()
     }
+}
+
+/// Whether the kernel's table may hold so many entries.
+pub fn check_routes(entries: usize) -> Result<(), MapsError> {
+    if entries > ROUTES_MAX { Err(MapsError::TooManyRoutes { entries, max: ROUTES_MAX }) } else { Ok(()) }
 }
 
 /// How many keys a map has. An iteration begins anew when its last key is deleted meanwhile: it ends at `max`, which the

@@ -30,6 +30,36 @@ pub struct KeyCollision(EnvId, String);
 
 /// All entries for a table, without duplicates.
 pub fn entries(table: &RouteTable) -> Result<Vec<(RouteKey, Route)>, KeyCollision> {
+    check_keys(table)?;
+    let mut entries = Vec::new();
+    for service in table.services() {
+        for address in &service.addresses {
+            service_entries(&mut entries, service, (*address).into());
+        }
+    }
+    reverse_entries(&mut entries, table);
+    Ok(entries)
+}
+
+/// How many [`entries`] a table has, without making them; those of [`REVERSE`] are counted for every base endpoint, though
+/// some are left out.
+pub fn count(table: &RouteTable) -> Result<usize, KeyCollision> {
+    check_keys(table)?;
+    let of = |service: &Service| -> usize {
+        let none = Endpoints::default();
+        let base = match &service.base {
+            Base::Itself => &none,
+            Base::Endpoints(endpoints) => endpoints,
+        };
+        let groups = || std::iter::once(base).chain(service.variants.values());
+        let at = |is_v4| -> usize { groups().map(|group| usable(is_v4, group).len().max(1)).sum() };
+        let v4 = service.addresses.iter().filter(|address| Endpoint::from(**address).ip.is_v4()).count();
+        v4 * at(true) + (service.addresses.len() - v4) * at(false) + base.iter().len()
+    };
+    Ok(table.services().iter().map(|service| of(service)).sum())
+}
+
+fn check_keys(table: &RouteTable) -> Result<(), KeyCollision> {
     let mut keys = HashMap::new();
     for environment in table.environments() {
         let key = environment_key(environment.as_str().as_bytes());
@@ -40,14 +70,7 @@ pub fn entries(table: &RouteTable) -> Result<Vec<(RouteKey, Route)>, KeyCollisio
             return Err(KeyCollision(environment.clone(), other.to_string()));
         }
     }
-    let mut entries = Vec::new();
-    for service in table.services() {
-        for address in &service.addresses {
-            service_entries(&mut entries, service, (*address).into());
-        }
-    }
-    reverse_entries(&mut entries, table);
-    Ok(entries)
+    Ok(())
 }
 
 fn service_entries(entries: &mut Vec<(RouteKey, Route)>, service: &Service, address: Endpoint) {
@@ -70,8 +93,23 @@ fn service_entries(entries: &mut Vec<(RouteKey, Route)>, service: &Service, addr
     }
 }
 
-/// A group of endpoints under a service's address, the heaviest first, without drained ones. Where there are endpoints of
-/// the address's own family, those of the other are left to the relay: a socket cannot change its family.
+/// The endpoints of a group that direct connections use, and their weights, the heaviest first, without drained ones. Where
+/// there are some of the service address's family, those of the other are left to the relay: a socket cannot change its
+/// family.
+fn usable(is_v4: bool, endpoints: &Endpoints) -> Vec<(Endpoint, u32)> {
+    let mut usable: Vec<_> =
+        endpoints.serving().map(|it| (Endpoint::from(it.address), it.weight.get())).collect();
+    let own_family = |(it, _): &(Endpoint, u32)| it.ip.is_v4() == is_v4;
+    if usable.iter().any(own_family) {
+        usable.retain(own_family);
+    }
+    // Stable: among equals, the order of the file.
+    usable.sort_by_key(|(_, weight)| Reverse(*weight));
+    usable.truncate(GROUP_MAX);
+    usable
+}
+
+/// A group of endpoints under a service's address.
 fn group(
     entries: &mut Vec<(RouteKey, Route)>,
     environment: u64,
@@ -79,15 +117,7 @@ fn group(
     endpoints: &Endpoints,
     flags: u16,
 ) {
-    let mut usable: Vec<_> =
-        endpoints.serving().map(|it| (Endpoint::from(it.address), it.weight.get())).collect();
-    let own_family = |(it, _): &(Endpoint, u32)| it.ip.is_v4() == address.ip.is_v4();
-    if usable.iter().any(own_family) {
-        usable.retain(own_family);
-    }
-    // Stable: among equals, the order of the file.
-    usable.sort_by_key(|(_, weight)| Reverse(*weight));
-    usable.truncate(GROUP_MAX);
+    let usable = usable(address.ip.is_v4(), endpoints);
     let key = |slot| RouteKey::new(environment, address, slot);
     if usable.is_empty() {
         entries.push((key(0), Route { flags, ..Route::default() }));

@@ -22,7 +22,10 @@ pub use format::schema;
 pub use problem::{AddressError, Fault, FileError, Problem};
 
 use self::watch::Watch;
-use crate::route::{RouteHandle, RouteTable};
+use crate::{
+    route::{InEffect, NotInstalled, RouteHandle, RouteTable},
+    telemetry::chain,
+};
 
 /// Largest route file in bytes. 10,000 services and 100,000 variants take about a tenth of it.
 const MAX_BYTES: u64 = 64 << 20;
@@ -142,16 +145,34 @@ impl Seen {
     }
 }
 
+/// A good route file that was read once, and is in effect nowhere yet.
+#[derive(Debug)]
+pub struct Opened {
+    table: RouteTable,
+    source: FileSource,
+}
+
+impl Opened {
+    /// Its routes.
+    pub fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// Puts its routes in effect.
+    pub fn put_in_effect(self) -> Result<FileSource, NotInstalled> {
+        let Self { table, source } = self;
+        replace(&source.handle, &source.seen.path, table)?;
+        Ok(source)
+    }
+}
+
 impl FileSource {
-    /// Reads the file at `path` and puts its routes in effect.
-    pub fn open(path: impl Into<PathBuf>, handle: RouteHandle) -> Result<Self, FileError> {
+    /// Reads the file at `path`, whose routes are to be put in effect by `handle`.
+    pub fn open(path: impl Into<PathBuf>, handle: RouteHandle) -> Result<Opened, FileError> {
         let path = path.into();
         let bytes = read(&path)?;
         let table = table(&path, &bytes)?;
-        let summary = Summary::from(&table);
-        let version = handle.replace(table);
-        tracing::info!(path = %path.display(), version, ?summary, "routes loaded");
-        Ok(Self { handle, seen: Seen { path, content: Ok(bytes) } })
+        Ok(Opened { table, source: Self { handle, seen: Seen { path, content: Ok(bytes) } } })
     }
 
     /// Follows the file until the future is dropped: reads it when it changes, and at once when `reload` is notified (for
@@ -163,21 +184,22 @@ impl FileSource {
         let mut asked = false;
         loop {
             watch.note();
-            // Parsing a large file takes longer than a runtime's thread may be kept.
-            let looked = tokio::task::spawn_blocking(move || {
-                let result = seen.look(asked);
-                (seen, result)
+            // Parsing a large file takes longer than a runtime's thread may be kept, and so does putting it in effect.
+            let looked = tokio::task::spawn_blocking({
+                let handle = handle.clone();
+                move || {
+                    if let Some(result) = seen.look(asked) {
+                        settle(&handle, &seen.path, result);
+                    }
+                    seen
+                }
             });
-            let result;
-            (seen, result) = match looked.await {
-                Ok(looked) => looked,
+            seen = match looked.await {
+                Ok(seen) => seen,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime is shutting down.
                 Err(_) => return,
             };
-            if let Some(result) = result {
-                settle(&handle, &seen.path, result);
-            }
             asked = false;
             // Set up anew: something may have happened before that was done.
             if watch.refresh() {
@@ -193,23 +215,29 @@ impl FileSource {
 
 /// Puts a table in effect, or says why not.
 fn settle(handle: &RouteHandle, path: &Path, result: Result<RouteTable, FileError>) {
-    let path = path.display();
-    match result {
+    let error = match result {
         Ok(table) if table.same_routes(&handle.load()) => {
             handle.confirm();
-            tracing::info!(%path, version = handle.status().version, "routes read again: no difference");
-        }
-        Ok(table) => {
-            let summary = Summary::from(&table);
-            let version = handle.replace(table);
-            tracing::info!(%path, version, ?summary, "routes loaded");
-        }
-        Err(error) => {
             let version = handle.status().version;
-            tracing::error!(%path, version, %error, "routes refused; those of this version stay in effect");
-            handle.reject(error.to_string());
+            tracing::info!(path = %path.display(), version, "routes read again: no difference");
+            return;
         }
-    }
+        Ok(table) => match replace(handle, path, table) {
+            Ok(()) => return,
+            Err(error) => chain(&error),
+        },
+        Err(error) => error.to_string(),
+    };
+    let version = handle.status().version;
+    tracing::error!(path = %path.display(), version, error, "routes refused; those of this version stay in effect");
+    handle.reject(error);
+}
+
+fn replace(handle: &RouteHandle, path: &Path, table: RouteTable) -> Result<(), NotInstalled> {
+    let summary = Summary::from(&table);
+    let InEffect { version, entries } = handle.replace(table)?;
+    tracing::info!(path = %path.display(), version, ?summary, entries, "routes in effect");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! New routes while connections run.
 
-use rustix::process::Signal;
-use testbed::{Agent, Talker, require_privilege};
+use std::net::SocketAddr;
 
-use crate::common::{Result, Routes, Scene, access, answer, base, change_workloads, expect, hello, variants};
+use rustix::process::Signal;
+use testbed::{Agent, AgentOptions, Talker, require_privilege};
+
+use crate::common::{
+    Result, Routes, Scene, access, answer, base, change_workloads, expect, hello, variants, workload,
+};
 
 #[test]
 fn a_workload_that_moves_to_another_environment() -> Result {
@@ -106,6 +110,53 @@ fn a_file_that_is_refused_changes_nothing() -> Result {
     }
     agent.routes(&routes(two.at).to_string())?;
     assert_eq!(name()?, "two");
+    Ok(())
+}
+
+/// More than the kernel's table holds: the relay does not go by it either, and the agent does not start on it.
+#[test]
+fn a_table_that_the_kernel_does_not_take_changes_nothing() -> Result {
+    require_privilege!(Ok(()));
+    let scene = Scene::new("too-large")?;
+    let (one, two) = (scene.recorder("one")?, scene.recorder("two")?);
+    let relayed = scene.cluster.pod("relayed")?;
+    let vip = scene.vip();
+    let routes = |server| {
+        let to = variants(&[("pr-1", &[server])]);
+        Routes::new()
+            .service("cart", &[vip], &to)
+            .workload(scene.workload("environment: pr-1, path: auto"))
+            .workload(workload(&relayed, "environment: pr-1"))
+    };
+    // Of each address there is an entry for each endpoint: 256 times 16,500.
+    let addresses: Vec<_> =
+        (0..16_500).map(|n| SocketAddr::from(((0x0a61_0000_u32 + n).to_be_bytes(), 80))).collect();
+    let endpoints: Vec<_> =
+        (0..256).map(|n| SocketAddr::from(((0x0a62_0000_u32 + n).to_be_bytes(), 80))).collect();
+    let too_large = routes(two.at).service("large", &addresses, &base(&endpoints)).to_string();
+
+    let mut agent = scene.agent(&routes(one.at), &[])?;
+    let expect_name = |name: &str| -> Result {
+        for pod in [&scene.client, &relayed] {
+            assert_eq!(answer(&hello(vip).run(pod)?), name, "from {}", pod.name());
+        }
+        Ok(())
+    };
+    expect_name("one")?;
+    let refusal = agent.offer_routes(&too_large)?.ok_or("it was taken")?;
+    let error = refusal["error"].as_str().unwrap_or_default();
+    assert!(error.contains("entries, of which the kernel's table holds 4194304"), "{error}");
+    assert_eq!((refusal["level"].as_str(), refusal["version"].as_u64()), (Some("ERROR"), Some(1)));
+    expect_name("one")?;
+    agent.routes(&routes(two.at).to_string())?;
+    let last = agent.log_lines().into_iter().rfind(|line| line["message"] == "routes in effect");
+    assert_eq!(last.ok_or("it was said")?["version"], 2);
+    expect_name("two")?;
+
+    agent.kill9()?;
+    let options = AgentOptions { routes: too_large, ..AgentOptions::default() };
+    let Err(error) = Agent::start_with(&scene.cluster, options) else { return Err("it started".into()) };
+    assert!(error.to_string().contains("the kernel's table holds 4194304"), "{error}");
     Ok(())
 }
 

@@ -24,8 +24,18 @@ fn service(name: &str, address: &str, base: &[&str]) -> Service {
 }
 
 fn of(services: Vec<Service>) -> HashMap<RouteKey, Route> {
-    let all = entries(&RouteTable::new(services, vec![]).unwrap()).unwrap();
+    let of_base = |service: &Service| match &service.base {
+        Base::Itself => 0,
+        Base::Endpoints(endpoints) => endpoints.as_slice().len(),
+    };
+    let bases: usize = services.iter().map(of_base).sum();
+    let table = RouteTable::new(services, vec![]).unwrap();
+    let all = entries(&table).unwrap();
     let count = all.len();
+    let forward = all.iter().filter(|(key, _)| key.environment != REVERSE).count();
+    let counted = super::count(&table).unwrap();
+    assert_eq!(counted, forward + bases);
+    assert!(counted >= count);
     let map: HashMap<_, _> = all.into_iter().collect();
     assert_eq!(map.len(), count, "no key twice");
     map

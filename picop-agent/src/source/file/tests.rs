@@ -45,7 +45,7 @@ impl Followed {
         let dir = TempDir::new().unwrap();
         let path = prepare(dir.path());
         let handle = RouteHandle::new();
-        let source = FileSource::open(&path, handle.clone()).unwrap();
+        let source = FileSource::open(&path, handle.clone()).unwrap().put_in_effect().unwrap();
         let reload = Arc::new(Notify::new());
         let task = tokio::spawn(source.run(Arc::clone(&reload)));
         let (tables, status) = (handle.subscribe(), handle.subscribe_status());
