@@ -32,6 +32,7 @@ use crate::{
         object,
         pins::Pins,
         programs::{self, Attached},
+        snapshot::{self, Snapshot},
         table, told, upkeep,
         workloads::{self, Reconciler},
     },
@@ -213,6 +214,16 @@ impl Agent {
         } else {
             attached.detach_connect();
             self.last_headers(stop).await;
+        }
+        match Snapshot::of(&self.maps) {
+            Ok(Snapshot { connections, events, .. }) => tracing::info!(
+                connections = snapshot::summary(&connections),
+                events = snapshot::summary(&events),
+                "counted by the programs since they were loaded"
+            ),
+            Err(error) => {
+                tracing::warn!(error = crate::telemetry::chain(&error), "the counters cannot be read");
+            }
         }
         attached.detach();
         if let Some(file) = &self.args.ready_file {

@@ -22,6 +22,8 @@ pub enum Command {
     Run(RunArgs),
     /// Tell what this node can do, and whether the agent can run here.
     Doctor(DoctorArgs),
+    /// Show what the kernel has counted and holds, of agents with `--pin-dir`, running or not.
+    Status(StatusArgs),
     /// Remove what agents with `--pin-dir` left in the kernel.
     Uninstall {
         /// The directory of the pins.
@@ -123,6 +125,18 @@ pub struct DoctorArgs {
     /// The cgroup the agent would attach to; as with `picop run`.
     #[arg(long, env = "PICOP_CGROUP", value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
+}
+
+/// `picop status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// The directory of the pins.
+    #[arg(long, env = "PICOP_PIN_DIR", value_name = "DIR", default_value = "/sys/fs/bpf/picop")]
+    pub pin_dir: PathBuf,
+
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A time such as `500ms`, `5s` or `2m`.

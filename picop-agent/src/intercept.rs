@@ -14,6 +14,7 @@ pub mod netns;
 pub mod object;
 pub mod pins;
 pub mod programs;
+pub mod snapshot;
 pub mod table;
 pub mod told;
 pub mod upkeep;

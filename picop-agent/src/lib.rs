@@ -16,5 +16,7 @@ pub mod protocol;
 pub mod relay;
 pub mod route;
 pub mod source;
+#[cfg(feature = "ebpf")]
+pub mod status;
 pub mod sys;
 pub mod telemetry;

@@ -40,6 +40,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(app::run(args))?;
         }
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
+        Command::Status(args) => picop_agent::status::run(&args)?,
         Command::Uninstall { pin_dir, header_grace } => {
             let Uninstalled { sets, kept, left } = pins::uninstall(&pin_dir, header_grace)?;
             for set in &sets {

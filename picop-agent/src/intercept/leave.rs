@@ -31,7 +31,7 @@ pub fn wait(grace: Duration, enrolled: impl Fn() -> usize) -> usize {
         if is_over(waited, left, grace) {
             return left;
         }
-        thread::sleep(LOOK.min(grace - waited));
+        thread::sleep(LOOK.min(grace.saturating_sub(waited)));
     }
 }
 
@@ -44,7 +44,7 @@ pub async fn waited(grace: Duration, enrolled: impl Fn() -> usize) -> usize {
         if is_over(waited, left, grace) {
             return left;
         }
-        tokio::time::sleep(LOOK.min(grace - waited)).await;
+        tokio::time::sleep(LOOK.min(grace.saturating_sub(waited))).await;
     }
 }
 

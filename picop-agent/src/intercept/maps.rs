@@ -10,11 +10,13 @@ use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
     maps::{
-        AgentConf, HEADER_BYTES, HeaderBytes, LEVELS_MAX, Original, OriginalKey, ROUTES_MAX, SOCKS_MAX,
-        Workload,
+        AgentConf, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original, OriginalKey,
+        ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey, header_key},
 };
+
+use serde::Serialize;
 
 use crate::sys;
 
@@ -62,6 +64,21 @@ pub enum MapsError {
         #[source]
         source: MapError,
     },
+}
+
+/// How many entries maps hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Entries {
+    /// Of the route table in effect; none if it could not be looked at.
+    pub routes: Option<usize>,
+    /// Managed cgroups, the canary's included.
+    pub workloads: usize,
+    /// Headers, those of former workloads included.
+    pub headers: usize,
+    /// Relayed connections that the agent has not accepted yet.
+    pub originals: usize,
+    /// Endpoints that did not take a connection; void by their time, though still there.
+    pub unhealthy: usize,
 }
 
 type Routes = HashMap<MapData, RouteKey, Route>;
@@ -237,6 +254,33 @@ impl Maps {
         lock(&self.unhealthy)
             .insert(Endpoint::from(endpoint), now_ns + EJECTION_NS, 0)
             .map_err(write("UNHEALTHY"))
+    }
+
+    /// When the agent last said that it lives (`CLOCK_MONOTONIC` nanoseconds); 0 when it does not any more, or not yet.
+    pub fn last_beat(&self) -> Result<u64, MapsError> {
+        lock(&self.heartbeat).get(&0, 0).map_err(|source| MapsError::Read { name: "HEARTBEAT", source })
+    }
+
+    /// Bits `AGENT_*` in effect.
+    pub fn agent_flags(&self) -> u32 {
+        lock(&self.agent).1.flags
+    }
+
+    /// What the maps hold at present.
+    pub fn entries(&self) -> Entries {
+        // Takes CAP_SYS_ADMIN: the map in effect is known by its id only.
+        let routes = match lock(&self.routes).get(&0, 0) {
+            Ok(version) => Some(count(version.keys(), ROUTES_MAX)),
+            Err(MapError::KeyNotFound) => Some(0),
+            Err(_) => None,
+        };
+        Entries {
+            routes,
+            workloads: count(lock(&self.workloads).keys(), WORKLOADS_MAX),
+            headers: count(lock(&self.headers).keys(), HEADERS_MAX),
+            originals: count(lock(&self.originals).keys(), ORIGINALS_MAX),
+            unhealthy: count(lock(&self.unhealthy).keys(), UNHEALTHY_MAX),
+        }
     }
 
     /// Whether an endpoint is to be passed over.

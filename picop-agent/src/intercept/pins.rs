@@ -100,7 +100,7 @@ impl Pins {
         if u64::try_from(stat.f_type).ok() != Some(BPF_FS) {
             return Err(PinsError::NotBpffs { path: base.into() });
         }
-        let dir = base.join(format!("{}-{:016x}", root.id, object::hash()));
+        let dir = base.join(name(root.id));
         Ok(Self { base: base.into(), cgroup: root.id, dir })
     }
 
@@ -146,7 +146,7 @@ impl Pins {
     /// Retires the programs of other builds on the same cgroup: see the module. Returns how many sets were found.
     pub fn retire_others(&self) -> Result<usize, PinsError> {
         let mut found = 0;
-        for dir in sets(&self.base)? {
+        for dir in set_dirs(&self.base)? {
             if dir == self.dir || cgroup_of(&dir) != Some(self.cgroup) {
                 continue;
             }
@@ -173,10 +173,49 @@ impl Pins {
 
 impl MapSource for Pins {
     fn map(&mut self, name: &'static str) -> Result<Map, MapsError> {
-        MapData::from_pin(self.map_path(name))
-            .and_then(Map::from_map_data)
-            .map_err(|source| MapsError::Missing { name, source: Some(source) })
+        pinned_map(&self.dir, name)
     }
+}
+
+/// What is pinned of one build on one cgroup.
+#[derive(Debug)]
+pub struct Set {
+    dir: PathBuf,
+    cgroup: u64,
+}
+
+impl Set {
+    /// Where.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The id of the cgroup it is attached to.
+    pub fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+
+    /// Whether its maps are laid out as this build's are.
+    pub fn is_of_this_build(&self) -> bool {
+        self.dir.file_name() == Some(name(self.cgroup).as_ref())
+    }
+
+    /// Whether its connect hooks are there.
+    pub fn routes_connections(&self) -> bool {
+        CONNECT.iter().any(|name| link_path(&self.dir, name).exists())
+    }
+}
+
+impl MapSource for Set {
+    fn map(&mut self, name: &'static str) -> Result<Map, MapsError> {
+        pinned_map(&self.dir, name)
+    }
+}
+
+/// All that is pinned under a directory.
+pub fn sets(base: &Path) -> Result<Vec<Set>, PinsError> {
+    let set = |dir: PathBuf| cgroup_of(&dir).map(|cgroup| Set { dir, cgroup });
+    Ok(set_dirs(base)?.into_iter().filter_map(set).collect())
 }
 
 /// What [`uninstall`] did.
@@ -193,7 +232,7 @@ pub struct Uninstalled {
 /// Removes everything pinned under a directory, and the directory: programs are detached, maps freed. Connections that
 /// were routed and have yet to send their header have until `grace` for that; see [`leave`].
 pub fn uninstall(base: &Path, grace: Duration) -> Result<Uninstalled, PinsError> {
-    let sets = sets(base)?;
+    let sets = set_dirs(base)?;
     for dir in &sets {
         remove_connect(dir)?;
     }
@@ -213,6 +252,17 @@ pub fn uninstall(base: &Path, grace: Duration) -> Result<Uninstalled, PinsError>
 
 fn link_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("link-{name}"))
+}
+
+/// The name of this build's set on a cgroup.
+fn name(cgroup: u64) -> String {
+    format!("{cgroup}-{:016x}", object::hash())
+}
+
+fn pinned_map(dir: &Path, name: &'static str) -> Result<Map, MapsError> {
+    MapData::from_pin(dir.join(format!("map-{name}")))
+        .and_then(Map::from_map_data)
+        .map_err(|source| MapsError::Missing { name, source: Some(source) })
 }
 
 fn cgroup_of(dir: &Path) -> Option<u64> {
@@ -244,7 +294,7 @@ fn is_alive(dir: &Path) -> bool {
     false
 }
 
-fn sets(base: &Path) -> Result<Vec<PathBuf>, PinsError> {
+fn set_dirs(base: &Path) -> Result<Vec<PathBuf>, PinsError> {
     let io = |source| PinsError::Io { path: base.into(), source };
     let entries = match fs::read_dir(base) {
         Ok(entries) => entries,

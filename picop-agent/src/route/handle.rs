@@ -29,7 +29,12 @@ struct Shared {
 }
 
 /// Puts a table in effect elsewhere, and returns how many entries it has there.
-struct Installer(Box<dyn Fn(&RouteTable) -> Result<usize, Box<dyn Error + Send + Sync>> + Send + Sync>);
+struct Installer(Box<Install>);
+
+type Install = dyn Fn(&RouteTable) -> Result<usize, Reason> + Send + Sync;
+
+/// Why a table is not taken.
+type Reason = Box<dyn Error + Send + Sync>;
 
 impl fmt::Debug for Installer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +45,7 @@ impl fmt::Debug for Installer {
 /// A table was not taken, and is in effect nowhere.
 #[derive(Debug, thiserror::Error)]
 #[error("the routes cannot be put in effect on this node (SIGHUP tries the same file again)")]
-pub struct NotInstalled(#[source] Box<dyn Error + Send + Sync>);
+pub struct NotInstalled(#[source] Reason);
 
 /// A table that was put in effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +99,7 @@ impl RouteHandle {
     /// If there is an installer already.
     pub fn install_by<E>(&self, install: impl Fn(&RouteTable) -> Result<usize, E> + Send + Sync + 'static)
     where
-        E: Into<Box<dyn Error + Send + Sync>>,
+        E: Into<Reason>,
     {
         let installer = Installer(Box::new(move |table| install(table).map_err(Into::into)));
         assert!(self.0.installer.set(installer).is_ok(), "tables are installed in one place");

@@ -10,6 +10,7 @@ mod memory;
 mod pins;
 mod routing;
 mod stale;
+mod status;
 mod weights;
 
 use std::net::SocketAddr;

@@ -15,6 +15,7 @@ mod prefix;
 mod recorder;
 mod serve;
 mod server;
+mod soak;
 mod talk;
 
 use clap::Parser;
@@ -42,6 +43,10 @@ enum Hop {
     BenchClient(bench_client::Args),
     /// Serves the benchmarks' connections
     BenchServer(bench_server::Args),
+    /// Makes the soak's connections, each of which it checks
+    SoakClient(soak::client::Args),
+    /// Serves the soak's connections, and says what it saw
+    SoakServer(soak::server::Args),
     /// Does with sockets what standard input says, step by step
     Talk,
     /// The demo's service: says which instances served a request
@@ -60,6 +65,8 @@ fn main() -> anyhow::Result<()> {
         Hop::Load(args) => load::run(&args),
         Hop::BenchClient(args) => bench_client::run(&args),
         Hop::BenchServer(args) => bench_server::run(&args),
+        Hop::SoakClient(args) => soak::client::run(&args),
+        Hop::SoakServer(args) => soak::server::run(&args),
         Hop::Talk => talk::run(),
         Hop::Serve(args) => serve::run(args),
     }
