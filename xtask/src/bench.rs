@@ -8,7 +8,7 @@
 mod connect;
 mod cpu;
 mod load;
-mod machine;
+pub mod machine;
 mod report;
 mod stats;
 

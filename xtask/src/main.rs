@@ -10,6 +10,7 @@ mod demo;
 mod exec;
 mod lint;
 mod setup;
+mod soak;
 mod test;
 mod toolchain;
 mod vm;
@@ -32,6 +33,7 @@ enum Command {
     Lint(lint::Args),
     Bench(bench::Args),
     Demo(demo::Args),
+    Soak(soak::Args),
     Test(test::Args),
 }
 
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
     };
     match result {
