@@ -183,7 +183,8 @@ fn help_names_every_option() -> Result {
         Ok(String::from_utf8(output.stdout)?)
     };
     let top = help(&["--help"])?;
-    for word in ["Routes pods' TCP connections by environment", "run", "doctor", "check", "schema"] {
+    let commands = ["run", "doctor", "status", "uninstall", "check", "schema"];
+    for word in ["Routes pods' TCP connections by environment"].into_iter().chain(commands) {
         assert!(top.contains(word), "`{word}` is not in: {top}");
     }
     assert!(!top.contains("canary"), "nobody is to start that: {top}");
@@ -194,7 +195,9 @@ fn help_names_every_option() -> Result {
         "--log",
         "--log-format",
         "--ready-file",
+        "--pin-dir",
         "--drain-timeout",
+        "--header-grace",
         "--header-timeout",
         "--connect-timeout",
         "--max-connections",
@@ -204,6 +207,10 @@ fn help_names_every_option() -> Result {
         assert!(run.contains(&format!("{option} <")), "{option} is not in: {run}");
         assert!(run.contains(&format!("PICOP_{variable}")), "PICOP_{variable} is not in: {run}");
     }
+    let uninstall = help(&["uninstall", "--help"])?;
+    assert!(uninstall.contains("--pin-dir <") && uninstall.contains("--header-grace <"), "{uninstall}");
+    let status = help(&["status", "--help"])?;
+    assert!(status.contains("--pin-dir <") && status.contains("--json"), "{status}");
     assert!(help(&["--version"])?.starts_with("picop "));
     Ok(())
 }

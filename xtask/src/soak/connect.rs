@@ -1,7 +1,7 @@
 //! `cargo xtask soak connect`: connections through the direct path.
 //!
-//! Seventeen pods, one in each of sixteen environments and one in none, each with a client process that connects to three
-//! services by IPv4, IPv6 and v4-mapped; the agent's programs are pinned, as on a node. Of each connection the client
+//! Seventeen pods, one in each of sixteen environments and one in an environment without variants, each with a client
+//! process that connects to three services by IPv4, IPv6 and v4-mapped; the agent's programs are pinned, as on a node. Of each connection the client
 //! checks which server answered, and every byte that the server saw ahead of the request: the workload's header, or
 //! nothing.
 

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use testbed::soak::{Plan, SoakClient, Target};
 use testbed::{Agent, AgentOptions, BpfFs, Cluster, Pod, Proc, eventually, hex, leftovers_of};
 
-/// How many environments; and one more client is in none.
+/// How many environments have variants; one more client is in one that has none, number 0.
 const ENVIRONMENTS: u16 = 16;
 const FIRST_PORT: u16 = 7000;
 const SERVICE_PORT: u16 = 80;
@@ -127,8 +127,7 @@ impl Stage {
     fn targets(&self, environment: u16) -> Vec<Target> {
         let of = |service: &Service| {
             let server = service.server(environment);
-            let header =
-                if service.propagates && environment > 0 { header(environment) } else { String::new() };
+            let header = if service.propagates { header(environment) } else { String::new() };
             let target = move |to, mapped| Target { to, mapped, server, header: header.clone() };
             [target(service.v4, false), target(service.v6, false), target(service.v4, true)]
         };
@@ -219,9 +218,7 @@ fn routes(services: &[Service], servers: &[Pod], clients: &[Pod]) -> String {
         )
     };
     let workload = |(environment, pod): (u16, &Pod)| {
-        let of =
-            if environment == 0 { String::new() } else { format!(", environment: {}", name(environment)) };
-        format!("  - {{cgroup: {}{of}}}\n", pod.cgroup_path_rel())
+        format!("  - {{cgroup: {}, environment: {}}}\n", pod.cgroup_path_rel(), name(environment))
     };
     let services: String = services.iter().map(service).collect();
     let workloads: String = (0..).zip(clients).map(workload).collect();
