@@ -89,13 +89,16 @@ fn soak(stage: &Stage, connections: u64) -> Result<Report> {
     stage.wait_for_time_wait(TIME_WAIT)?;
     let after = (Ledger::at_rest(&stage.pin_dir())?, Memory::read(stage.agent())?);
 
-    let mut faults = after.0.faults_since(&before.0, made.with_header);
-    if made.done != connections {
-        faults.push(format!("connections that were right: {}, not {connections}", made.done));
-    }
-    let expected = stage.with_header(connections);
-    if made.with_header != expected {
-        faults.push(format!("connections with a header: {}, not {expected}", made.with_header));
+    let mut faults = after.0.faults_since(&before.0, made.with_header, made.silent);
+    let expected = stage.expected(connections);
+    for (what, got, wanted) in [
+        ("connections that were right", made.done, expected.done),
+        ("connections with a header", made.with_header, expected.with_header),
+        ("silent connections", made.silent, expected.silent),
+    ] {
+        if got != wanted {
+            faults.push(format!("{what}: {got}, not {wanted}"));
+        }
     }
     if after.1.agent_rss > before.1.agent_rss + GROWTH_MAX {
         faults.push(format!("the agent grew by {} kB", after.1.agent_rss - before.1.agent_rss));
@@ -112,7 +115,7 @@ fn drive(stage: &Stage, connections: u64) -> Result<Progress> {
     let (mut moved, mut shown) = ((Instant::now(), 0), (Instant::now(), 0));
     loop {
         let each = clients.iter_mut().map(testbed::soak::SoakClient::progress).collect::<Result<Vec<_>>>()?;
-        let all = sum(&each);
+        let all = each.iter().fold(Progress::default(), Progress::plus);
         let made = all.done + all.failed;
         if each.iter().all(|progress| progress.ended) {
             for client in clients {
@@ -135,16 +138,6 @@ fn drive(stage: &Stage, connections: u64) -> Result<Progress> {
     }
 }
 
-fn sum(each: &[Progress]) -> Progress {
-    each.iter().fold(Progress::default(), |mut all, one| {
-        all.done += one.done;
-        all.with_header += one.with_header;
-        all.failed += one.failed;
-        all.errors.extend(one.errors.iter().cloned());
-        all
-    })
-}
-
 fn per_second(count: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     count.saturating_mul(1000) / millis
@@ -156,8 +149,11 @@ impl Report {
     }
 
     fn print(&self) {
-        let Progress { done, with_header, failed, .. } = &self.made;
-        println!("{done} connections were right, {with_header} of them with a header; {failed} failed");
+        let Progress { done, with_header, silent, failed, .. } = &self.made;
+        println!(
+            "{done} connections were right, {with_header} of them with a header, {silent} closed before they would have \
+             sent one; {failed} failed"
+        );
         println!("{:.1} s, {} connections a second", self.elapsed.as_secs_f64(), self.per_second());
         println!();
         println!("{:<22} {:>12}", "events", "");
@@ -189,7 +185,7 @@ impl Report {
     }
 
     fn json(&self) -> Result<String> {
-        let Progress { done, with_header, failed, .. } = &self.made;
+        let Progress { done, with_header, silent, failed, .. } = &self.made;
         let (before, after) = (&self.before.0, &self.after.0);
         let events: serde_json::Map<_, _> = after
             .events
@@ -204,6 +200,7 @@ impl Report {
             "connections": done + failed,
             "right": done,
             "with_header": with_header,
+            "silent": silent,
             "failed": failed,
             "seconds": self.elapsed.as_secs_f64(),
             "per_second": self.per_second(),

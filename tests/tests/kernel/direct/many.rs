@@ -65,7 +65,7 @@ fn short_connections_leave_nothing() -> Result {
         assert!(summary.ok, "{summary:?}");
         assert_eq!(summary.bytes, each as u64 * (front.len() as u64 + 5));
     }
-    let faults = Ledger::at_rest(&pins)?.faults_since(&counted, (parts * each) as u64);
+    let faults = Ledger::at_rest(&pins)?.faults_since(&counted, (parts * each) as u64, 0);
     assert_eq!(faults, [] as [String; 0]);
     let empty = eventually(soon(), || settled().is_ok_and(|now| now == memory));
     assert!(empty, "{} bytes are held by enrolled sockets", settled()? - memory);

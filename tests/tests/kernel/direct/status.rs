@@ -38,7 +38,7 @@ fn it_says_what_the_kernel_counted_whether_an_agent_lives_or_not() -> Result {
     }
     let after = Ledger::at_rest(&dir)?;
     assert_eq!(after.connections["variant"] - before.connections["variant"], 3);
-    assert_eq!(after.faults_since(&before, 3), [] as [String; 0]);
+    assert_eq!(after.faults_since(&before, 3, 0), [] as [String; 0]);
 
     let talker = Talker::in_pod(&scene.client)?;
     let silent = talker.open(vip)?;
@@ -64,7 +64,7 @@ fn it_says_what_the_kernel_counted_whether_an_agent_lives_or_not() -> Result {
     );
     // What is counted goes on without an agent, which nothing disturbs then.
     assert_eq!(answer(&hello(vip).run(&scene.client)?), "variant");
-    assert_eq!(Ledger::at_rest(&dir)?.faults_since(&last, 1), [] as [String; 0]);
+    assert_eq!(Ledger::at_rest(&dir)?.faults_since(&last, 1, 0), [] as [String; 0]);
 
     let mut agent = scene.agent(&routes, &["--pin-dir", &dir_text])?;
     agent.kill9()?;

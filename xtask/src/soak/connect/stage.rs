@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use testbed::soak::{Plan, SoakClient, Target};
+use testbed::soak::{Plan, Progress, SoakClient, Target};
 use testbed::{Agent, AgentOptions, BpfFs, Cluster, Pod, Proc, eventually, hex, leftovers_of};
 
 /// How many environments have variants; one more client is in one that has none, number 0.
@@ -100,28 +100,20 @@ impl Stage {
 
     /// Starts a client in each pod, which make so many connections together.
     pub fn start_clients(&self, connections: u64) -> Result<Vec<SoakClient>> {
-        let plan = |environment: u16| Plan {
-            count: share(connections, environment),
-            threads: THREADS,
-            targets: self.targets(environment),
-        };
         (0..)
             .zip(&self.clients)
-            .map(|(environment, pod)| SoakClient::start(pod, &plan(environment)))
+            .map(|(environment, pod)| SoakClient::start(pod, &self.plan(connections, environment)))
             .collect()
     }
 
-    /// How many of so many connections the kernel is to write a header for.
-    pub fn with_header(&self, connections: u64) -> u64 {
-        let of = |environment| -> u64 {
-            let targets = self.targets(environment);
-            let count = share(connections, environment);
-            let rounds = count / targets.len() as u64;
-            let rest = usize::try_from(count % targets.len() as u64).unwrap_or(0);
-            let told = |targets: &[Target]| targets.iter().filter(|t| !t.header.is_empty()).count() as u64;
-            rounds * told(&targets) + told(&targets[..rest])
-        };
-        (0..=ENVIRONMENTS).map(of).sum()
+    /// What comes of so many connections when everything is right.
+    pub fn expected(&self, connections: u64) -> Progress {
+        let each = (0..=ENVIRONMENTS).map(|environment| self.plan(connections, environment).expected());
+        each.fold(Progress::default(), |all, one| all.plus(&one))
+    }
+
+    fn plan(&self, connections: u64, environment: u16) -> Plan {
+        Plan { count: share(connections, environment), threads: THREADS, targets: self.targets(environment) }
     }
 
     fn targets(&self, environment: u16) -> Vec<Target> {

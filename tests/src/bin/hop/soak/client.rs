@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use testbed::hex;
-use testbed::soak::{Plan, Progress, Target};
+use testbed::soak::{End, Plan, Progress, Target};
 
-use super::{ANSWER, End, request};
+use super::{ANSWER, request};
 
 /// Bounds each wait.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +38,7 @@ struct Shared {
     next: AtomicU64,
     done: AtomicU64,
     with_header: AtomicU64,
+    silent: AtomicU64,
     failed: AtomicU64,
     errors: Mutex<Vec<String>>,
     ended: AtomicBool,
@@ -50,6 +51,7 @@ impl Shared {
             ended: self.ended.load(Ordering::SeqCst),
             done: count(&self.done),
             with_header: count(&self.with_header),
+            silent: count(&self.silent),
             failed: count(&self.failed),
             errors: self.lock().clone(),
         }
@@ -85,12 +87,12 @@ fn work(count: u64, targets: &[Goal], shared: &Shared) {
         if number >= count || shared.failed.load(Ordering::Relaxed) >= ENOUGH {
             return;
         }
-        // Nine targets and eight ways to end have no common divisor: each target meets all.
         let goal = &targets[usize::try_from(number).unwrap_or(0) % targets.len()];
         match goal.connection(number) {
             Ok(()) => {
                 shared.done.fetch_add(1, Ordering::Relaxed);
-                shared.with_header.fetch_add(u64::from(!goal.header.is_empty()), Ordering::Relaxed);
+                let of = if End::of(number) == End::Silent { &shared.silent } else { &shared.with_header };
+                of.fetch_add(u64::from(!goal.header.is_empty()), Ordering::Relaxed);
             }
             Err(error) => {
                 shared.failed.fetch_add(1, Ordering::Relaxed);
@@ -124,6 +126,9 @@ impl Goal {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(&self.to.into()).context("connecting")?;
         let mut stream = TcpStream::from(socket);
+        if End::of(number) == End::Silent {
+            return Ok(());
+        }
         stream.write_all(&request(number)).context("sending")?;
         let mut answer = [0; ANSWER + super::BEFORE_MAX];
         let mut filled = 0;
@@ -142,7 +147,7 @@ impl Goal {
         let seen = &answer[ANSWER..filled];
         ensure!(seen == self.header, "before the request the server saw {:?}", String::from_utf8_lossy(seen));
         match end {
-            End::Client => {}
+            End::Client | End::Silent => {}
             End::Server => {
                 ensure!(stream.read(&mut [0; 1]).context("waiting for the server's end")? == 0, "more came");
             }
