@@ -200,6 +200,20 @@ impl Client {
         self.arg("--nonblocking")
     }
 
+    /// One event loop for all connections, by edges: it connects, reads and writes without blocking until `EAGAIN`, as Go's
+    /// runtime does. Connection `n`'s [`upload`](Self::upload) is the [`blob`](crate::blob) from `n << 32` on, which is also
+    /// what [`expect_blob`](Self::expect_blob) wants back.
+    #[must_use]
+    pub fn edge_triggered(self) -> Self {
+        self.arg("--edge-triggered")
+    }
+
+    /// With [`edge_triggered`](Self::edge_triggered): so small a send buffer that writes are cut short.
+    #[must_use]
+    pub fn send_buffer(self, bytes: usize) -> Self {
+        self.option("--send-buffer", &bytes)
+    }
+
     /// Bounds each wait of a connection; the process as a whole gets twice that and 10 s more.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

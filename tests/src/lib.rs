@@ -25,6 +25,7 @@ mod process;
 pub mod soak;
 mod sweep;
 pub mod talk;
+mod unwrap;
 mod wait;
 
 pub use agent::{Agent, AgentOptions};
@@ -41,4 +42,5 @@ pub use privilege::{Privilege, enter_or_skip, privilege};
 pub use process::{Output, Proc, wait_timeout};
 pub use sweep::{leftovers, leftovers_of, remove_kept, remove_own, sweep};
 pub use talk::{Deed, Form, Said, Talk, Talker, Target};
+pub use unwrap::{Unwrapped, Verdict};
 pub use wait::{emulated, eventually, patience, wait_until};

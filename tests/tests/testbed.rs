@@ -7,7 +7,10 @@ use std::panic;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use testbed::{Client, Cluster, PodSpec, leftovers, leftovers_of, require_privilege, sweep};
+use testbed::{
+    Client, Cluster, PodSpec, Unwrapped, Verdict, hex, leftovers, leftovers_of, require_privilege, sweep,
+    wait_until,
+};
 
 const SIZE: u64 = 8_000_000;
 
@@ -163,7 +166,7 @@ fn the_recorder_has_every_byte_and_how_it_ended() -> Result {
     let dir = cluster.dir().join("recorded");
     let _recorder = server.serve("recorder", server.at4(7), ["--dir".as_ref(), dir.as_os_str()])?;
     let read = |name: &str| {
-        testbed::wait_until(name, Duration::from_secs(5), || std::fs::read_to_string(dir.join(name)).ok())
+        wait_until(name, Duration::from_secs(5), || std::fs::read_to_string(dir.join(name)).ok())
     };
 
     let ends = Client::to(server.at4(7)).header("env", "pr-1").text("hi").split_at(5).half_close().read_all();
@@ -175,5 +178,78 @@ fn the_recorder_has_every_byte_and_how_it_ended() -> Result {
     let report = Client::to(server.at4(7)).text("hi").expect_bytes(9).reset().run(&client)?;
     assert!(report.ok, "{report:?}");
     assert_eq!(read("1.end")?, "ConnectionReset");
+    Ok(())
+}
+
+#[test]
+fn the_event_loop_tells_good_streams_from_bad_ones() -> Result {
+    require_privilege!(Ok(()));
+    let cluster = Cluster::new("edge")?;
+    let (server, client) = (cluster.pod("server")?, cluster.pod("client")?);
+    let _echo = server.serve::<&str>("echo", server.at4(7), [])?;
+    let _cut = server.serve("blob", server.at4(8), ["--bytes", "100000", "--reset-after", "50000"])?;
+    let dir = cluster.dir().join("recorded");
+    let silent = ["--dir".as_ref(), dir.as_os_str(), "--delay-ms".as_ref(), "60000".as_ref()];
+    let _silent = server.serve("recorder", server.at4(9), silent)?;
+    let edge = |port| Client::to(server.at4(port)).edge_triggered().half_close().read_all();
+
+    let whole = edge(7).upload(100_000).expect_blob().send_buffer(4096).run_many(&client, 100, 30)?;
+    assert!(whole.ok && whole.succeeded == 100 && whole.bytes == 10_000_000, "{whole:?}");
+    let text = edge(7).text("ping").run(&client)?;
+    assert!(text.ok && text.text == "ping" && text.eof && text.peer == Some(server.at4(7)), "{text:?}");
+    // Each connection's stream is its own.
+    let shifted = edge(7).text("xx").upload(1000).expect_blob().run_many(&client, 3, 3)?;
+    assert_eq!(shifted.errors.get("check Mismatch"), Some(&3), "{shifted:?}");
+    let short = Client::to(server.at4(7)).edge_triggered().half_close().upload(5).expect_bytes(6);
+    assert_eq!(short.run(&client)?.error.as_deref(), Some("Short"));
+    let cut = Client::to(server.at4(8)).edge_triggered().text("go\n").read_all().run_many(&client, 3, 2)?;
+    assert_eq!(cut.errors.get("read ConnectionReset"), Some(&3), "{cut:?}");
+    let refused = edge(11).run_many(&client, 3, 3)?;
+    assert_eq!(refused.errors.get("connect ConnectionRefused"), Some(&3), "{refused:?}");
+    // One that waits in vain does not wait for ever.
+    let stuck = edge(9).timeout(Duration::from_millis(200)).run_many(&client, 2, 2)?;
+    assert_eq!(stuck.errors.get("wait TimedOut"), Some(&2), "{stuck:?}");
+    Ok(())
+}
+
+#[test]
+fn the_instrumented_server_takes_one_right_header() -> Result {
+    require_privilege!(Ok(()));
+    let cluster = Cluster::new("unwrap")?;
+    let (server, client) = (cluster.pod("server")?, cluster.pod("client")?);
+    let _echo = server.serve::<&str>("echo", server.at4(7), [])?;
+    let to = server.at4(7).to_string();
+    let front = server.serve("unwrap", server.at4(8), ["--to", &to, "--header", "env=pr-1"])?;
+    let _gone = server.serve("unwrap", server.at4(9), ["--to", "127.0.0.1:1", "--header", "env=pr-1"])?;
+    let header = "0d0a0d0a000d0a515549540a010b456e762d49643a70722d31";
+    let send = |text: &str| -> Result<_> {
+        let client = Client::to(server.at4(8)).bytes(&hex::decode(text)?);
+        Ok(client.half_close().read_all())
+    };
+    let right = send(header)?.upload(SIZE).expect_blob().split_at(20);
+    let cases = [
+        (right, Verdict::Right),
+        (send(&format!("{header}6869"))?.split_every_byte(), Verdict::Right),
+        (send("6869")?, Verdict::NoHeader),
+        (send("")?, Verdict::Silent),
+        (send(&header[..header.len() - 2])?, Verdict::HalfHeader),
+        (send(&format!("{}326869", &header[..header.len() - 2]))?, Verdict::WrongHeader),
+        (send(&format!("{header}{header}6869"))?, Verdict::SecondHeader),
+        (send(&format!("{header}6869{header}"))?.split_at(30), Verdict::SecondHeader),
+    ];
+    for (number, (client_of, wanted)) in cases.into_iter().enumerate() {
+        let report = client_of.run(&client)?;
+        let told = wait_until("a report", Duration::from_secs(5), || {
+            Unwrapped::told(&front).ok().filter(|told| told.len() == number + 1)
+        })?;
+        let told = &told[number];
+        assert_eq!(told.verdict, wanted, "{number}: {report:?}");
+        assert_eq!(report.ok, wanted == Verdict::Right, "{number}: {report:?}");
+        if wanted == Verdict::Right {
+            assert_eq!((told.up, told.down, &told.error), (report.bytes, report.bytes, &None), "{number}");
+        }
+    }
+    let report = Client::to(server.at4(9)).header("env", "pr-1").read_all().run(&client)?;
+    assert_eq!(report.error.as_deref(), Some("ConnectionReset"), "{report:?}");
     Ok(())
 }

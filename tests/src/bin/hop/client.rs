@@ -1,12 +1,13 @@
 //! The test client.
 
+mod edge;
 mod exchange;
 mod many;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::conn::How;
 use crate::payload;
@@ -83,6 +84,13 @@ pub struct Args {
     /// Send only when all of the first batch are connected
     #[arg(long)]
     together: bool,
+    /// Serve all connections by one edge-triggered event loop. Each sends its opening and a computable stream of its own
+    #[arg(long, conflicts_with_all = ["bind", "split_at", "split_every_byte", "delay_ms", "read_pause_ms", "hold_ms",
+        "reset", "together", "nonblocking"])]
+    edge_triggered: bool,
+    /// The send buffer of each connection, in bytes, so that writes are cut short
+    #[arg(long, requires = "edge_triggered")]
+    send_buffer: Option<usize>,
 }
 
 impl Args {
@@ -93,6 +101,15 @@ impl Args {
             mapped: self.mapped,
             nonblocking: self.nonblocking,
             timeout: Duration::from_millis(self.timeout_ms),
+        }
+    }
+
+    /// How many bytes are to be read.
+    fn wanted(&self) -> u64 {
+        match (self.expect_bytes, self.read_all) {
+            (Some(count), _) => count,
+            (None, true) => u64::MAX,
+            (None, false) => 0,
         }
     }
 
@@ -110,10 +127,15 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let opening = args.opening()?;
-    let report = if args.count == 1 {
-        serde_json::to_string(&exchange::report(args, &opening, || {}))?
-    } else {
-        serde_json::to_string(&many::run(args, &opening)?)?
+    let report = match (args.edge_triggered, args.count) {
+        (false, 1) => serde_json::to_string(&exchange::report(args, &opening, || {}))?,
+        (false, _) => serde_json::to_string(&many::run(args, &opening)?)?,
+        (true, 1) => serde_json::to_string(&edge::run(args, &opening)?.first().context("one connection")?)?,
+        (true, _) => {
+            let start = Instant::now();
+            let reports = edge::run(args, &opening)?;
+            serde_json::to_string(&many::summarise(reports.into_iter(), start.elapsed()))?
+        }
     };
     println!("{report}");
     Ok(())

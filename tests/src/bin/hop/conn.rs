@@ -127,11 +127,11 @@ fn timed_out(error: io::Error) -> io::Error {
     error
 }
 
-fn in_progress(error: &io::Error) -> bool {
+pub fn in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error())
 }
 
-fn map(addr: SocketAddr) -> SocketAddr {
+pub fn map(addr: SocketAddr) -> SocketAddr {
     let mapped = |ip: Ipv4Addr| IpAddr::V6(ip.to_ipv6_mapped());
     match addr.ip() {
         IpAddr::V4(ip) => SocketAddr::new(mapped(ip), addr.port()),

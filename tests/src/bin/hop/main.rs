@@ -4,6 +4,7 @@
 mod bench_client;
 mod bench_server;
 mod blob;
+mod carry;
 mod client;
 mod conn;
 mod echo;
@@ -17,6 +18,7 @@ mod serve;
 mod server;
 mod soak;
 mod talk;
+mod unwrap;
 
 use clap::Parser;
 
@@ -33,6 +35,8 @@ enum Hop {
     Recorder(recorder::Args),
     /// Connects programs on to a server, with a PiCoP header ahead of what they send
     Prefix(prefix::Args),
+    /// Plays a server that reads PiCoP headers, in front of one that does not; reports what each connection began with
+    Unwrap(unwrap::Args),
     /// Opens connections and reports what they met, as one line of JSON
     Client(client::Args),
     /// Makes a cluster of one pod, prints its name, and keeps it until standard input ends
@@ -60,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Hop::Blob(args) => blob::run(&args),
         Hop::Recorder(args) => recorder::run(&args),
         Hop::Prefix(args) => prefix::run(&args),
+        Hop::Unwrap(args) => unwrap::run(&args),
         Hop::Client(args) => client::run(&args),
         Hop::Hold => hold::run(),
         Hop::Load(args) => load::run(&args),

@@ -1,17 +1,17 @@
 //! A forwarder that makes an instrumented client of any program: what connects to it is connected on, with a PiCoP header
 //! ahead of its bytes.
 
-use std::io::{self, Read, Write};
+use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::carry::carry;
 use crate::conn::{Conn, How};
 use crate::{payload, server};
 
-const CHUNK: usize = 64 * 1024;
 /// Bounds each wait for the server. As long as a test's idle connection may be.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,21 +58,6 @@ fn forward(program: &TcpStream, how: &How, header: &[u8]) -> Result<()> {
         (up.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), down)
     });
     up.context("from the program to the server")?;
-    down.context("from the server to the program")
-}
-
-/// Copies to the end of the stream, and carries that too.
-fn carry(mut from: impl Read, mut to: impl Write, end: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-    let mut buf = vec![0; CHUNK];
-    loop {
-        let count = from.read(&mut buf)?;
-        if count == 0 {
-            return match end() {
-                // It is gone already, which its own direction tells.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-                ended => ended,
-            };
-        }
-        to.write_all(&buf[..count])?;
-    }
+    down.context("from the server to the program")?;
+    Ok(())
 }

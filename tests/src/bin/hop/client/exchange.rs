@@ -10,19 +10,37 @@ use super::Args;
 use crate::conn::Conn;
 
 const CHUNK: usize = 64 * 1024;
-const TEXT_MAX: usize = 4096;
-const HEX_MAX: usize = 64;
+pub const TEXT_MAX: usize = 4096;
+pub const HEX_MAX: usize = 64;
 
 /// What ended a connection before it did all it was asked to.
-struct Fault {
+pub struct Fault {
     stage: &'static str,
     kind: String,
     detail: String,
 }
 
 impl Fault {
-    fn io(stage: &'static str) -> impl Fn(io::Error) -> Self {
+    pub fn io(stage: &'static str) -> impl Fn(io::Error) -> Self {
         move |error| Self { stage, kind: format!("{:?}", error.kind()), detail: error.to_string() }
+    }
+
+    /// What is wrong with what was read, now that nothing more will be.
+    pub fn of_content(args: &Args, report: &ClientReport) -> Option<Self> {
+        let (kind, detail) = if let Some(at) = report.mismatch_at {
+            ("Mismatch", format!("byte {at} is not that of the computable stream"))
+        } else if args.expect_bytes.is_some_and(|count| report.bytes < count) {
+            ("Short", format!("the stream ended after {} bytes", report.bytes))
+        } else {
+            return None;
+        };
+        Some(Self { stage: "check", kind: kind.to_owned(), detail })
+    }
+
+    /// Says so in a report.
+    pub fn tell(self, report: &mut ClientReport) {
+        report.stage = Some(self.stage.to_owned());
+        (report.error, report.detail) = (Some(self.kind), Some(self.detail));
     }
 }
 
@@ -40,8 +58,7 @@ pub fn report(args: &Args, opening: &[u8], connected: impl FnOnce()) -> ClientRe
     report.elapsed_us = micros(start);
     report.ok = outcome.is_ok();
     if let Err(fault) = outcome {
-        report.stage = Some(fault.stage.to_owned());
-        (report.error, report.detail) = (Some(fault.kind), Some(fault.detail));
+        fault.tell(&mut report);
     }
     report
 }
@@ -98,11 +115,7 @@ fn send(args: &Args, opening: &[u8], mut conn: &Conn) -> Result<u64, Fault> {
 }
 
 fn receive(args: &Args, mut conn: &Conn, start: Instant, report: &mut ClientReport) -> Result<(), Fault> {
-    let wanted = match (args.expect_bytes, args.read_all) {
-        (Some(count), _) => count,
-        (None, true) => u64::MAX,
-        (None, false) => 0,
-    };
+    let wanted = args.wanted();
     let mut buf = vec![0; if wanted == 0 { 0 } else { CHUNK }];
     let mut head = Vec::new();
     let mut fault = None;
@@ -133,17 +146,9 @@ fn receive(args: &Args, mut conn: &Conn, start: Instant, report: &mut ClientRepo
     if let Some(fault) = fault {
         return Err(fault);
     }
-    if let Some(at) = report.mismatch_at {
-        let detail = format!("byte {at} is not that of the computable stream");
-        return Err(Fault { stage: "check", kind: "Mismatch".to_owned(), detail });
-    }
-    if args.expect_bytes.is_some_and(|count| report.bytes < count) {
-        let detail = format!("the stream ended after {} bytes", report.bytes);
-        return Err(Fault { stage: "check", kind: "Short".to_owned(), detail });
-    }
-    Ok(())
+    Fault::of_content(args, report).map_or(Ok(()), Err)
 }
 
-fn micros(start: Instant) -> u64 {
+pub fn micros(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }

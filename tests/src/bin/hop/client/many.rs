@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use testbed::{ClientReport, ClientSummary};
@@ -40,13 +40,14 @@ pub fn run(args: &Args, opening: &[u8]) -> Result<ClientSummary> {
         thread::Builder::new().stack_size(STACK).spawn(job).context("starting a thread")?;
     }
     drop(reports);
-    let mut summary = summarise(collected.iter());
-    summary.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok(summary)
+    // It is over when the last report has come.
+    let reports: Vec<_> = collected.iter().collect();
+    Ok(summarise(reports.into_iter(), start.elapsed()))
 }
 
-fn summarise(reports: impl Iterator<Item = ClientReport>) -> ClientSummary {
-    let mut summary = ClientSummary::default();
+pub fn summarise(reports: impl Iterator<Item = ClientReport>, elapsed: Duration) -> ClientSummary {
+    let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let mut summary = ClientSummary { elapsed_us, ..ClientSummary::default() };
     let mut times = Vec::new();
     for report in reports {
         times.push(report.elapsed_us);
@@ -80,10 +81,10 @@ mod tests {
         let text = |t: &str| Some(t.to_owned());
         let reset =
             ClientReport { stage: text("read"), error: text("ConnectionReset"), ..ClientReport::default() };
-        let summary = summarise([fine.clone(), reset.clone(), fine, reset].into_iter());
+        let summary = summarise([fine.clone(), reset.clone(), fine, reset].into_iter(), Duration::ZERO);
         assert_eq!((summary.succeeded, summary.failed, summary.bytes), (2, 2, 6));
         assert_eq!(summary.errors["read ConnectionReset"], 2);
         assert!(!summary.ok);
-        assert!(!summarise([].into_iter()).ok, "nothing done is not success");
+        assert!(!summarise([].into_iter(), Duration::ZERO).ok, "nothing done is not success");
     }
 }
