@@ -1,10 +1,12 @@
 //! Real servers and their own clients, which know nothing of picop, over the real agent.
 
+mod counters;
 mod mariadb;
 mod memcached;
 mod nginx;
 mod postgres;
 mod programs;
+mod propagate;
 mod redis;
 mod routes;
 mod scene;

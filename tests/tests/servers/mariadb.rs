@@ -12,11 +12,11 @@ use crate::programs::require;
 use crate::routes::SNIFF;
 use crate::scene::{ENV, Scene, ask, attempt, carried, command, feed};
 
-const PORT: u16 = 3306;
-const WHO: &str = "SELECT name FROM shop.who";
+pub const PORT: u16 = 3306;
+pub const WHO: &str = "SELECT name FROM shop.who";
 
 /// A data directory with the system's tables, to be copied: making one takes seconds.
-fn install(scene: &Scene) -> Result<PathBuf> {
+pub fn install(scene: &Scene) -> Result<PathBuf> {
     let template = scene.dir("mariadb-template")?;
     let dir = format!("--datadir={}", template.display());
     let args =
@@ -29,7 +29,7 @@ const SMALL: [&str; 3] =
     ["--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"];
 
 /// A MariaDB in `pod` whose table `shop.who` says which it is.
-fn serve(scene: &Scene, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
+pub fn serve(scene: &Scene, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
     let dir = scene.cluster.dir().join(format!("mariadb-{who}"));
     ask(&scene.stranger, "cp", ["-a".as_ref(), template, &dir])?;
     let init = dir.with_extension("sql");
@@ -52,7 +52,7 @@ fn serve(scene: &Scene, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
 }
 
 /// What points the client at `to`, as a user with a password.
-fn at(to: SocketAddr) -> Vec<String> {
+pub fn at(to: SocketAddr) -> Vec<String> {
     let fixed = [
         "--no-defaults",
         "--protocol=tcp",
@@ -66,11 +66,11 @@ fn at(to: SocketAddr) -> Vec<String> {
     fixed.map(str::to_owned).into_iter().chain(to).chain(batch.map(str::to_owned)).collect()
 }
 
-fn try_query(pod: &Pod, to: SocketAddr, sql: &str) -> Result<Output> {
+pub fn try_query(pod: &Pod, to: SocketAddr, sql: &str) -> Result<Output> {
     attempt(pod, "mariadb", at(to).into_iter().chain([format!("--execute={sql}")]))
 }
 
-fn query(pod: &Pod, to: SocketAddr, sql: &str) -> Result<String> {
+pub fn query(pod: &Pod, to: SocketAddr, sql: &str) -> Result<String> {
     Ok(try_query(pod, to, sql)?.success()?.stdout)
 }
 

@@ -1,25 +1,27 @@
 //! nginx and curl: event loops that never block, keep-alive, large bodies, HTTP/2 without TLS.
 
-mod bodies;
+pub mod bodies;
 mod proxy;
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Context as _;
+use rustix::process::Signal;
 use testbed::{Output, Pod, Proc};
 
 use crate::Result;
 use crate::programs::require;
-use crate::scene::{ENV, Scene, attempt, carried, command};
+use crate::scene::{ENV, PATIENCE, Scene, carried, command};
 
 const PORT: u16 = 80;
 
 /// A running nginx, and the directory of the files it serves and takes.
-struct Nginx {
-    _proc: Proc,
-    www: PathBuf,
+pub struct Nginx {
+    proc: Proc,
+    pub www: PathBuf,
     access_log: PathBuf,
 }
 
@@ -34,11 +36,11 @@ impl Nginx {
                 location = /who {{ return 200 '{who}\\n'; }}
             }}"
         );
-        Self::start(scene, pod, &servers)
+        Self::start(scene, pod, PORT, &servers)
     }
 
-    /// An nginx in `pod` with these server blocks.
-    fn start(scene: &Scene, pod: &Pod, servers: &str) -> Result<Self> {
+    /// An nginx in `pod` with these server blocks, one of which listens on `port`.
+    pub fn start(scene: &Scene, pod: &Pod, port: u16, servers: &str) -> Result<Self> {
         let dir = scene.dir(&format!("nginx-{}", pod.name()))?;
         let (www, access_log) = (dir.join("www"), dir.join("access.log"));
         fs::create_dir_all(&www).with_context(|| format!("creating {}", www.display()))?;
@@ -61,33 +63,45 @@ impl Nginx {
         let mut server = command(pod, "nginx", ["-c"])?;
         server.arg(file);
         let mut proc = pod.spawn("nginx", server)?;
-        proc.wait_for_port(PORT)?;
-        Ok(Self { _proc: proc, www, access_log })
+        proc.wait_for_port(port)?;
+        Ok(Self { proc, www, access_log })
+    }
+
+    /// Ends it, and all of its connections.
+    pub fn stop(mut self) -> Result {
+        self.proc.signal(Signal::TERM)?;
+        self.proc.wait(PATIENCE)?;
+        Ok(())
     }
 
     /// One line per request.
-    fn requests(&self) -> Result<String> {
+    pub fn requests(&self) -> Result<String> {
         fs::read_to_string(&self.access_log).context("reading nginx's access log")
     }
 }
 
-fn url(to: SocketAddr, path: &str) -> String {
+pub fn url(to: SocketAddr, path: &str) -> String {
     format!("http://{to}{path}")
 }
 
 /// The IPv4 service by its v4-mapped address, for which curl takes an IPv6 socket.
-fn mapped(scene: &Scene, path: &str) -> String {
+pub fn mapped(scene: &Scene, path: &str) -> String {
     format!("http://[::ffff:{}]:{}{path}", scene.vip4.ip(), scene.vip4.port())
 }
 
-/// Runs curl with nothing but these arguments to tell it what to do, whatever comes of it.
-fn try_curl(pod: &Pod, args: &[&str]) -> Result<Output> {
+/// curl in `pod`, with nothing but these arguments to tell it what to do.
+pub fn curl_command(pod: &Pod, args: &[&str]) -> Result<Command> {
     let always = ["--disable", "--silent", "--show-error", "--noproxy", "*", "--globoff", "--max-time", "50"];
-    attempt(pod, "curl", always.iter().chain(args))
+    command(pod, "curl", always.iter().chain(args))
+}
+
+/// Runs curl, whatever comes of it.
+pub fn try_curl(pod: &Pod, args: &[&str]) -> Result<Output> {
+    pod.run(curl_command(pod, args)?, PATIENCE)
 }
 
 /// Runs curl, which must get a good answer.
-fn curl(pod: &Pod, args: &[&str]) -> Result<String> {
+pub fn curl(pod: &Pod, args: &[&str]) -> Result<String> {
     let args = [&["--fail"], args].concat();
     Ok(try_curl(pod, &args)?
         .success()
@@ -188,7 +202,7 @@ fn http2_without_tls() -> Result {
             location = /who {{ return 200 '$server_protocol\\n'; }}
         }}"
     );
-    let server = Nginx::start(&scene, &scene.variant, &servers)?;
+    let server = Nginx::start(&scene, &scene.variant, PORT, &servers)?;
     let (_forward, by_header) = scene.forward(scene.vip4, false)?;
     for (pod, to) in
         [(&scene.member, scene.vip4), (&scene.member, scene.vip6), (&scene.instrumented, by_header)]

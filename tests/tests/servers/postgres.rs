@@ -16,10 +16,10 @@ use crate::scene::{ENV, PATIENCE, Scene, ask, carried, command, feed};
 use crate::{Result, programs};
 
 const PORT: u16 = 5432;
-const WHO: &str = "SELECT name FROM who";
+pub const WHO: &str = "SELECT name FROM who";
 /// `nobody`: PostgreSQL refuses to run as root.
 const USER: u32 = 65534;
-const PASSWORD: &str = "secret";
+pub const PASSWORD: &str = "secret";
 
 /// A command that runs one of PostgreSQL's programs in `pod` as a user it accepts.
 fn unprivileged(pod: &Pod, program: &str) -> Result<Command> {
@@ -51,7 +51,8 @@ fn install(scene: &Scene) -> Result<PathBuf> {
     initdb.arg(&template).arg("--pwfile").arg(&password);
     scene.stranger.run(initdb, PATIENCE)?.success()?;
     let hba = template.join("pg_hba.conf");
-    fs::write(&hba, "host all all all scram-sha-256\n").context("writing who may connect")?;
+    fs::write(&hba, "host all all all scram-sha-256\nlocal all all scram-sha-256\n")
+        .context("writing who may connect")?;
     Ok(template)
 }
 
@@ -60,14 +61,8 @@ fn serve(scene: &Scene, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
     let dir = scene.cluster.dir().join(format!("postgres-{who}"));
     ask(&scene.stranger, "cp", ["-a".as_ref(), template, &dir])?;
     let mut server = unprivileged(pod, "postgres")?;
-    server.arg("-D").arg(&dir).args([
-        "-c",
-        "listen_addresses=*",
-        "-c",
-        "unix_socket_directories=",
-        "-c",
-        "fsync=off",
-    ]);
+    server.arg("-D").arg(&dir).args(["-c", "listen_addresses=*", "-c", "fsync=off", "-c"]);
+    server.arg(format!("unix_socket_directories={}", dir.display()));
     server.args(["-c", "log_min_messages=log", "-c", "shared_buffers=16MB", "-p", &PORT.to_string()]);
     let mut proc = pod.spawn("postgres", server)?;
     proc.wait_for_port(PORT)?;
@@ -78,8 +73,13 @@ fn serve(scene: &Scene, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
     Ok(proc)
 }
 
+/// The socket in the file system of the server that is `who`.
+pub fn socket(scene: &Scene, who: &str) -> PathBuf {
+    scene.cluster.dir().join(format!("postgres-{who}/.s.PGSQL.{PORT}"))
+}
+
 /// The client, pointed at `to`.
-fn client(pod: &Pod, to: SocketAddr) -> Result<Command> {
+pub fn client(pod: &Pod, to: SocketAddr) -> Result<Command> {
     let (host, port) = (to.ip().to_string(), to.port().to_string());
     let args = [
         "-X",
@@ -102,30 +102,31 @@ fn client(pod: &Pod, to: SocketAddr) -> Result<Command> {
     Ok(command)
 }
 
-fn try_psql(pod: &Pod, to: SocketAddr, sql: &str) -> Result<Output> {
+pub fn try_psql(pod: &Pod, to: SocketAddr, sql: &str) -> Result<Output> {
     let mut command = client(pod, to)?;
     command.args(["-c", sql]);
     pod.run(command, PATIENCE)
 }
 
-fn psql(pod: &Pod, to: SocketAddr, sql: &str) -> Result<String> {
+pub fn psql(pod: &Pod, to: SocketAddr, sql: &str) -> Result<String> {
     Ok(try_psql(pod, to, sql)?.success()?.stdout)
 }
 
 /// The IPv4 address as an IPv6 socket takes it.
-fn mapped(to: SocketAddr) -> SocketAddr {
+pub fn mapped(to: SocketAddr) -> SocketAddr {
     match to {
         SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         SocketAddr::V6(_) => to,
     }
 }
 
-struct Databases {
+/// Both instances of the service.
+pub struct Databases {
     base: Proc,
     variant: Proc,
 }
 
-fn serve_both(scene: &Scene) -> Result<Databases> {
+pub fn serve_both(scene: &Scene) -> Result<Databases> {
     let template = install(scene)?;
     Ok(Databases {
         base: serve(scene, &template, &scene.base, "base")?,

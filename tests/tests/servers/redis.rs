@@ -13,7 +13,7 @@ use crate::Result;
 use crate::programs::require;
 use crate::scene::{ENV, HEADER_LEN, Scene, ask, attempt, carried, command};
 
-const PORT: u16 = 6379;
+pub const PORT: u16 = 6379;
 const GET_WHO: [&str; 2] = ["GET", "who"];
 
 /// Bounds what a server takes to get, or to push, what it was sent.
@@ -31,35 +31,35 @@ fn serve(scene: &Scene, pod: &Pod, who: &str) -> Result<Proc> {
 }
 
 /// Both instances of the service.
-fn serve_both(scene: &Scene) -> Result<[Proc; 2]> {
+pub fn serve_both(scene: &Scene) -> Result<[Proc; 2]> {
     Ok([serve(scene, &scene.base, "base")?, serve(scene, &scene.variant, ENV)?])
 }
 
 /// redis-cli in `pod`, pointed at `to`.
-fn cli(pod: &Pod, to: SocketAddr, args: &[&str]) -> Result<String> {
+pub fn cli(pod: &Pod, to: SocketAddr, args: &[&str]) -> Result<String> {
     ask(pod, "redis-cli", at(to).iter().map(String::as_str).chain(args.iter().copied()))
 }
 
 /// What points redis' clients at `to`.
-fn at(to: SocketAddr) -> [String; 4] {
+pub fn at(to: SocketAddr) -> [String; 4] {
     ["-h".to_owned(), to.ip().to_string(), "-p".to_owned(), to.port().to_string()]
 }
 
 /// How many bytes a command is on the wire.
-fn wire_len(command: &[&str]) -> u64 {
+pub fn wire_len(command: &[&str]) -> u64 {
     let part = |part: &&str| format!("${}\r\n{part}\r\n", part.len()).len();
     (format!("*{}\r\n", command.len()).len() + command.iter().map(part).sum::<usize>()) as u64
 }
 
 /// A section of a server's own account, asked for from within its pod.
-fn info(server: &Pod, section: &str) -> Result<BTreeMap<String, String>> {
+pub fn info(server: &Pod, section: &str) -> Result<BTreeMap<String, String>> {
     let text = ask(server, "redis-cli", ["INFO", section])?;
     let entry = |line: &str| line.trim_end().split_once(':').map(|(k, v)| (k.to_owned(), v.to_owned()));
     Ok(text.lines().filter_map(entry).collect())
 }
 
 /// Lets a server count from nothing.
-fn reset_counts(server: &Pod) -> Result {
+pub fn reset_counts(server: &Pod) -> Result {
     ensure!(ask(server, "redis-cli", ["CONFIG", "RESETSTAT"])? == "OK\n");
     Ok(())
 }
@@ -71,7 +71,7 @@ fn bytes_got(server: &Pod) -> Result<u64> {
     Ok(total - wire_len(&["INFO", "stats"]))
 }
 
-fn calls(server: &Pod, command: &str) -> Result<u64> {
+pub fn calls(server: &Pod, command: &str) -> Result<u64> {
     let stats = info(server, "commandstats")?;
     let Some(stat) = stats.get(&format!("cmdstat_{command}")) else { return Ok(0) };
     let calls = stat.split(',').find_map(|part| part.strip_prefix("calls="));
@@ -79,7 +79,7 @@ fn calls(server: &Pod, command: &str) -> Result<u64> {
 }
 
 /// Checks that a server got just these bytes since [`reset_counts`], and understood them.
-fn assert_got(server: &Pod, bytes: u64, how: &str) -> Result {
+pub fn assert_got(server: &Pod, bytes: u64, how: &str) -> Result {
     assert_eq!(bytes_got(server)?, bytes, "bytes that redis got, {how}");
     let errors = info(server, "errorstats")?;
     assert!(errors.is_empty(), "{how}: {errors:?}");

@@ -10,18 +10,33 @@ use testbed::Pod;
 /// may take to let a client send the header behind its connect.
 pub const SNIFF: Duration = Duration::from_secs(2);
 
+/// What a service does with headers, and who speaks first.
+#[derive(Clone, Copy)]
+pub struct Policy {
+    pub header: &'static str,
+    pub speaks_first: &'static str,
+}
+
+impl Policy {
+    /// For a client that speaks first.
+    pub fn of(header: &'static str) -> Self {
+        Self { header, speaks_first: "client" }
+    }
+}
+
 /// A service with one base endpoint, and one in the environment `pr-1`.
 pub fn service(
     name: &str,
     address: SocketAddr,
-    header: &str,
+    policy: Policy,
     base: SocketAddr,
     variant: SocketAddr,
 ) -> Value {
     json!({
         "name": name,
         "addresses": [address],
-        "header": header,
+        "header": policy.header,
+        "speaks_first": policy.speaks_first,
         "expect_header": format!("sniff({}ms)", SNIFF.as_millis()),
         "base": [base],
         "variants": { "pr-1": [variant] },

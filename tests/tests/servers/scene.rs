@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testbed::{Agent, Cluster, Output, Pod, Proc};
 
-use crate::routes::{file, in_environment, instrumented, service};
+use crate::routes::{Policy, file, in_environment, instrumented, service};
 use crate::{Result, programs};
 
 /// Bounds what one client program may take.
@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The environment that has a variant.
 pub const ENV: &str = "pr-1";
+
+/// Another, which has none.
+pub const OTHER_ENV: &str = "pr-2";
 
 /// How long a PiCoP header that holds [`ENV`] alone is.
 pub const HEADER_LEN: u64 = 14 + "Env-Id:pr-1".len() as u64;
@@ -32,6 +35,8 @@ pub struct Scene {
     pub stranger: Pod,
     /// A pod that belongs to [`ENV`].
     pub member: Pod,
+    /// A pod that belongs to [`OTHER_ENV`].
+    pub other: Pod,
     /// A pod whose programs may send a header.
     pub instrumented: Pod,
     /// Where the base's server belongs.
@@ -44,41 +49,41 @@ pub struct Scene {
 
 impl Scene {
     /// Makes it, with the agent ready. `header` is the service's policy.
-    pub fn new(name: &str, port: u16, header: &str) -> Result<Self> {
-        let cluster = Cluster::new(name)?;
-        let [stranger, member, instrumented, base, variant] =
-            ["stranger", "member", "instrumented", "base", "variant"].map(|name| cluster.pod(name));
-        let (stranger, member, instrumented) = (stranger?, member?, instrumented?);
-        let (base, variant) = (base?, variant?);
-        let vip4 = SocketAddr::new(cluster.service_addr4().into(), port);
-        let vip6 = SocketAddr::new(cluster.service_addr6().into(), port);
-        let agent = Agent::start(
-            &cluster,
-            &Self::file([vip4, vip6], header, &member, &instrumented, &base, &variant),
-        )?;
-        Ok(Self { agent, vip4, vip6, stranger, member, instrumented, base, variant, cluster })
+    pub fn new(name: &str, port: u16, header: &'static str) -> Result<Self> {
+        Self::with(name, port, Policy::of(header))
     }
 
-    fn file(
-        [vip4, vip6]: [SocketAddr; 2],
-        header: &str,
-        member: &Pod,
-        with_header: &Pod,
-        base: &Pod,
-        variant: &Pod,
-    ) -> String {
+    /// Makes it, with the agent ready.
+    pub fn with(name: &str, port: u16, policy: Policy) -> Result<Self> {
+        let cluster = Cluster::new(name)?;
+        let pod = |name| cluster.pod(name);
+        let (stranger, member, other) = (pod("stranger")?, pod("member")?, pod("other")?);
+        let (instrumented, base, variant) = (pod("instrumented")?, pod("base")?, pod("variant")?);
+        let vip4 = SocketAddr::new(cluster.service_addr4().into(), port);
+        let vip6 = SocketAddr::new(cluster.service_addr6().into(), port);
+        let services = Self::services([vip4, vip6], policy, &base, &variant);
+        let workloads = Self::workloads(&member, &other, &instrumented);
+        let agent = Agent::start(&cluster, &file(&services, &workloads))?;
+        Ok(Self { agent, vip4, vip6, stranger, member, other, instrumented, base, variant, cluster })
+    }
+
+    fn services([vip4, vip6]: [SocketAddr; 2], policy: Policy, base: &Pod, variant: &Pod) -> [Value; 2] {
         let port = vip4.port();
-        let services = [
-            service("v4", vip4, header, base.at4(port), variant.at4(port)),
-            service("v6", vip6, header, base.at6(port), variant.at6(port)),
-        ];
-        file(&services, &[in_environment(member, ENV), instrumented(with_header)])
+        [
+            service("v4", vip4, policy, base.at4(port), variant.at4(port)),
+            service("v6", vip6, policy, base.at6(port), variant.at6(port)),
+        ]
+    }
+
+    fn workloads(member: &Pod, other: &Pod, with_header: &Pod) -> [Value; 3] {
+        [in_environment(member, ENV), in_environment(other, OTHER_ENV), instrumented(with_header)]
     }
 
     /// Changes the service's header policy.
-    pub fn set_header(&self, header: &str) -> Result {
-        let Self { agent, vip4, vip6, member, instrumented, base, variant, .. } = self;
-        agent.routes(&Self::file([*vip4, *vip6], header, member, instrumented, base, variant))
+    pub fn set_header(&self, header: &'static str) -> Result {
+        let Self { agent, vip4, vip6, member, other, instrumented, base, variant, .. } = self;
+        let services = Self::services([*vip4, *vip6], Policy::of(header), base, variant);
+        agent.routes(&file(&services, &Self::workloads(member, other, instrumented)))
     }
 
     /// Makes a forwarder in the instrumented pod, and tells where programs there reach `to` through it with a header.

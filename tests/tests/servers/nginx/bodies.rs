@@ -11,14 +11,14 @@ use crate::Result;
 use crate::programs::require;
 use crate::scene::{ENV, Scene, carried};
 
-fn write_blob(path: &Path, len: usize) -> Result<Vec<u8>> {
+pub fn write_blob(path: &Path, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     blob::fill(0, &mut bytes);
     fs::write(path, &bytes).with_context(|| format!("writing {}", path.display()))?;
     Ok(bytes)
 }
 
-fn assert_same(path: &Path, expected: &[u8]) -> Result {
+pub fn assert_same(path: &Path, expected: &[u8]) -> Result {
     let got = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     let differ = got.iter().zip(expected).position(|(got, expected)| got != expected);
     assert_eq!((got.len(), differ), (expected.len(), None), "length, and where {} differs", path.display());

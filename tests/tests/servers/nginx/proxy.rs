@@ -30,7 +30,7 @@ fn a_reverse_proxys_own_connections_go_where_its_pod_belongs() -> Result {
     let fronts = [&scene.member, &scene.instrumented, &scene.stranger];
     let config = proxy_config(&scene);
     let _proxies =
-        fronts.map(|pod| Nginx::start(&scene, pod, &config)).into_iter().collect::<Result<Vec<_>>>()?;
+        fronts.map(|pod| Nginx::start(&scene, pod, PORT, &config)).into_iter().collect::<Result<Vec<_>>>()?;
     let outside = scene.cluster.pod("outside")?;
 
     for path in ["/v4/who", "/v6/who"] {
