@@ -3,6 +3,7 @@
 
 mod curl;
 mod edge;
+mod java;
 mod mariadb;
 mod nginx;
 mod postgres;

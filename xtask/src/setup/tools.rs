@@ -26,10 +26,12 @@ const CLUSTER: [Tool; 3] = [
     tool("redis-cli", "a real client that knows nothing of picop", &["redis-tools"]),
 ];
 
-const TESTS: [Tool; 9] = [
+const TESTS: [Tool; 10] = [
     tool("nginx", "a real web server for the end-to-end tests", &["nginx-light", "nginx"]),
     tool("curl", "a real web client for the end-to-end tests", &["curl"]),
     tool("memcached", "a real cache server for the end-to-end tests", &["memcached"]),
+    // What compiles brings what runs.
+    tool("javac", "a client in Java for the end-to-end tests", &["default-jdk-headless"]),
     // The programs without what would set up and start a database of the machine's own.
     tool("mariadbd", "a real server that speaks first", &["mariadb-server-core", "mariadb-server"]),
     tool(
