@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Events that mean a connection did not get what it should have.
 const BAD: [&str; 5] = ["enrol_failed", "inject_failed", "header_missed", "no_original", "endpoint_failed"];
 
+/// Reasons for which the relay stands in for the kernel where a header is to be written.
+const RELAYED: [&str; 2] = ["relay_no_inject", "relay_full"];
+
 /// What `picop status --json` says of the one set that is pinned in a directory.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Ledger {
@@ -77,9 +80,19 @@ impl Ledger {
     /// others of these.
     pub fn faults_since(&self, earlier: &Self, with_header: u64, silent: u64) -> Vec<String> {
         let events = |event: &str| self.events_since(earlier, event);
-        let server_first = |ledger: &Self| ledger.connections.get("relay_server_first").copied().unwrap_or(0);
-        let expected = with_header + server_first(self) - server_first(earlier);
+        let counted = |ledger: &Self, reason: &str| ledger.connections.get(reason).copied().unwrap_or(0);
+        let since = |reason: &str| counted(self, reason) - counted(earlier, reason);
+        let expected = with_header + since("relay_server_first");
         let mut faults = Vec::new();
+        for reason in RELAYED {
+            let count = since(reason);
+            if count > 0 {
+                faults.push(format!(
+                    "{count} connections were relayed ({reason}) rather than sent a header by the kernel; what follows may \
+                     come of that, and of a canary that failed (its log says why; on a machine that is too busy it does)"
+                ));
+            }
+        }
         let mut equal = |what: &str, got: u64, wanted: u64| {
             if got != wanted {
                 faults.push(format!("{what}: {got}, not {wanted}"));

@@ -7,6 +7,8 @@
 pub mod client;
 pub mod server;
 
+use anyhow::Context as _;
+
 /// Bytes of a request.
 const REQUEST: usize = 32;
 /// How a request begins and ends.
@@ -16,6 +18,11 @@ const BEFORE_MAX: usize = 512;
 /// Bytes of an answer ahead of those that came before the request: the server's number (2), how many those are (2), the
 /// request's number (8).
 const ANSWER: usize = 12;
+
+/// Behind everybody else who wants a CPU: what the soak loads is to be looked at, not starved.
+fn step_back() -> anyhow::Result<()> {
+    rustix::process::nice(10).map(drop).context("asking for less priority")
+}
 
 /// The request of a number.
 fn request(number: u64) -> [u8; REQUEST] {

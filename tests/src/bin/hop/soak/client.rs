@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 use testbed::hex;
 use testbed::soak::{End, Plan, Progress, Target};
 
-use super::{ANSWER, request};
+use super::{ANSWER, request, step_back};
 
 /// Bounds each wait.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,6 +63,7 @@ impl Shared {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    step_back()?;
     let plan = &args.plan;
     let targets = plan.targets.iter().map(Goal::new).collect::<Result<Vec<_>>>()?;
     ensure!(!targets.is_empty(), "nowhere to connect to");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use testbed::soak::End;
 
-use super::{ANSWER, BEFORE_MAX, REQUEST, split};
+use super::{ANSWER, BEFORE_MAX, REQUEST, split, step_back};
 use crate::server;
 
 /// Bounds each wait.
@@ -28,6 +28,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    step_back()?;
     for number in 0..args.numbers {
         let listener =
             server::listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), args.first_port + number))?;
