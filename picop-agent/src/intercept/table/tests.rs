@@ -26,7 +26,7 @@ fn service(name: &str, address: &str, base: &[&str]) -> Service {
 fn of(services: Vec<Service>) -> HashMap<RouteKey, Route> {
     let of_base = |service: &Service| match &service.base {
         Base::Itself => 0,
-        Base::Endpoints(endpoints) => endpoints.as_slice().len(),
+        Base::Endpoints(endpoints) => endpoints.iter().len(),
     };
     let bases: usize = services.iter().map(of_base).sum();
     let table = RouteTable::new(services, vec![]).unwrap();
@@ -172,6 +172,9 @@ impl Facts for Connection<'_> {
     }
     fn is_unhealthy(&self, endpoint: &Endpoint) -> bool {
         self.unhealthy.iter().any(|number| *endpoint == member(*number).into())
+    }
+    fn is_fast_open(&self) -> bool {
+        false
     }
     /// `SplitMix64`.
     fn random(&self) -> u32 {
