@@ -76,20 +76,20 @@ impl Ledger {
     /// What does not add up since an earlier reading, between which `with_header` connections were sent with a header by the
     /// kernel, and `silent` ones were to be and ended without a word. All have ended. Says nothing if all adds up.
     ///
-    /// The canary makes as many connections with a header as it makes to a server that speaks first: there must be no
-    /// others of these.
+    /// The canary's connections with a header are those of a workload without environment: there must be no others of
+    /// these, and a route file takes none.
     pub fn faults_since(&self, earlier: &Self, with_header: u64, silent: u64) -> Vec<String> {
         let events = |event: &str| self.events_since(earlier, event);
         let counted = |ledger: &Self, reason: &str| ledger.connections.get(reason).copied().unwrap_or(0);
         let since = |reason: &str| counted(self, reason) - counted(earlier, reason);
-        let expected = with_header + since("relay_server_first");
+        let expected = with_header + since("no_environment");
         let mut faults = Vec::new();
         for reason in RELAYED {
             let count = since(reason);
             if count > 0 {
                 faults.push(format!(
                     "{count} connections were relayed ({reason}) rather than sent a header by the kernel; what follows may \
-                     come of that, and of a canary that failed (its log says why; on a machine that is too busy it does)"
+                     come of that (the agent's log says why; on a machine that is too busy the canary fails)"
                 ));
             }
         }
@@ -136,14 +136,13 @@ mod tests {
 
     #[test]
     fn what_adds_up() {
-        let before =
-            ledger(&[("injected", 5), ("enrolled", 5), ("unenrolled", 5), ("relay_server_first", 2)]);
+        let before = ledger(&[("injected", 5), ("enrolled", 5), ("unenrolled", 5), ("no_environment", 2)]);
         let good = [
             ("injected", 17),
             ("enrolled", 17),
             ("unenrolled", 16),
             ("unenrolled_closing", 1),
-            ("relay_server_first", 4),
+            ("no_environment", 4),
         ];
         assert_eq!(ledger(&good).faults_since(&before, 10, 0), [] as [String; 0]);
         assert_eq!(ledger(&good).faults_since(&before, 11, 0).len(), 3);
