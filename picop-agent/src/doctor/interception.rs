@@ -81,6 +81,7 @@ fn verdict(proof: &Proof) -> Finding {
         Status::Live => Finding::ok("a process connected through the hooks, IPv4 and v4-mapped"),
         Status::Dead(why) => Finding::missing(format!("{why} (the hooks counted: {counted})")),
         Status::Unknown => Finding::unknown("the canary gave no answer"),
+        Status::Slow(why) => Finding::unknown(why.clone()),
     }
 }
 
@@ -90,6 +91,7 @@ fn injected(proof: &Proof) -> Finding {
         Status::Live => Finding::ok("in front of the first bytes, once, and the socket is plain afterwards"),
         Status::Dead(why) => Finding::missing(format!("{why} (the hooks counted: {counted})")),
         Status::Unknown => Finding::unknown("the canary gave no answer"),
+        Status::Slow(why) => Finding::unknown(why.clone()),
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod answer;
 mod process;
+mod steady;
 
 use std::{
     fs, io,
@@ -39,6 +40,7 @@ use super::{
 use crate::protocol::{Context, EnvId};
 
 pub use process::process;
+use steady::Steady;
 
 /// Where relayed attempts go: port 9 (discard) of an address in 127.0.0.0/8.
 pub const RELAYED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 112, 105, 99)), 9);
@@ -62,6 +64,18 @@ pub enum Status {
     Live,
     /// It does not, and how that showed.
     Dead(String),
+    /// There was no answer in time.
+    Slow(String),
+}
+
+impl Status {
+    fn of(line: &str) -> Self {
+        match line.strip_prefix(process::SLOW) {
+            _ if line == "ok" => Self::Live,
+            Some(why) => Self::Slow(why.to_owned()),
+            None => Self::Dead(line.to_owned()),
+        }
+    }
 }
 
 /// What a round found.
@@ -200,6 +214,8 @@ impl Canary {
     pub async fn attempt(&mut self) -> Report {
         let broken =
             |why: String| Report { interception: Status::Dead(why.clone()), injection: Status::Dead(why) };
+        let slow =
+            |why: String| Report { interception: Status::Slow(why.clone()), injection: Status::Slow(why) };
         if let Ok(Some(status)) = self.process.child.try_wait() {
             tracing::warn!(%status, "the canary process has ended; starting another");
             match Process::start(&self.cgroup, &self.own) {
@@ -213,29 +229,34 @@ impl Canary {
             let relayed = stdout.next_line().await?;
             Ok::<_, io::Error>((relayed, stdout.next_line().await?))
         };
-        let verdict = |line: String| if line == "ok" { Status::Live } else { Status::Dead(line) };
-        let why = match timeout(PATIENCE, exchange).await {
+        let report = match timeout(PATIENCE, exchange).await {
             Ok(Ok((Some(relayed), Some(direct)))) => {
-                return Report { interception: verdict(relayed), injection: verdict(direct) };
+                return Report { interception: Status::of(&relayed), injection: Status::of(&direct) };
             }
-            Ok(Ok(_)) => "the canary process has ended".to_owned(),
-            Ok(Err(error)) => format!("the canary process cannot be reached: {error}"),
-            Err(_) => format!("the canary got no answer within {PATIENCE:?}"),
+            // Somebody killed it: the next round has another, and its answer.
+            Ok(Ok(_)) => slow("the canary process has ended".to_owned()),
+            Ok(Err(error)) => slow(format!("the canary process cannot be reached: {error}")),
+            Err(_) => slow(format!("the canary process gave no answer within {PATIENCE:?}")),
         };
         // What it may still say would be taken for the answer to the next round.
         if let Err(error) = self.process.child.start_kill() {
             tracing::debug!(%error, "the canary process cannot be ended; it has most likely ended by itself");
         }
-        broken(why)
+        report
     }
 
     /// Attempts for ever, and tells the last result.
     pub async fn run(&mut self, report_tx: watch::Sender<Report>) {
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut interception, mut injection) = (Steady::new(), Steady::new());
         loop {
             tick.tick().await;
-            let report = self.attempt().await;
+            let found = self.attempt().await;
+            let report = Report {
+                interception: interception.take(found.interception),
+                injection: injection.take(found.injection),
+            };
             report_tx.send_if_modified(|last| {
                 let changed = *last != report;
                 *last = report;

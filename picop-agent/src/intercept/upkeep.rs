@@ -107,7 +107,7 @@ fn tell(before: Option<u32>, now: u32, report: &Report) {
     let changed = before.map_or(now | AGENT_INJECT, |before| before ^ now);
     if changed & AGENT_INJECT != 0 {
         match &report.injection {
-            Status::Dead(why) => tracing::warn!(
+            Status::Dead(why) | Status::Slow(why) => tracing::warn!(
                 why,
                 "the kernel does not write headers; connections to services with `header: propagate` are relayed"
             ),

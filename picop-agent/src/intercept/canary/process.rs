@@ -20,7 +20,18 @@ pub const SECOND: &[u8; 4] = b"pong";
 /// One step may take this long: the rounds' steps together stay below what the agent bears.
 const STEP: Duration = Duration::from_millis(400);
 
-type Attempt = fn(SocketAddr) -> Result<(), String>;
+type Attempt = fn(SocketAddr) -> Result<(), Failure>;
+
+/// How a line begins that tells of a step that took too long: on a busy machine that proves nothing.
+pub const SLOW: &str = "slow: ";
+
+/// An attempt was not what it should be.
+enum Failure {
+    /// Something else happened.
+    Wrong(String),
+    /// Nothing happened in time.
+    Slow(String),
+}
 
 /// Makes a round of attempts at each line on standard input, until that ends: a line for the relayed ones, a line for the
 /// direct ones.
@@ -31,7 +42,8 @@ pub fn process(cgroup: &Path, home: &Path) -> io::Result<()> {
         for (attempt, to) in [(relayed as Attempt, RELAYED), (direct, DIRECT)] {
             match attempt(to).and_then(|()| attempt(mapped(to))) {
                 Ok(()) => writeln!(stdout, "ok")?,
-                Err(why) => writeln!(stdout, "{why}")?,
+                Err(Failure::Wrong(why)) => writeln!(stdout, "{why}")?,
+                Err(Failure::Slow(why)) => writeln!(stdout, "{SLOW}{why}")?,
             }
         }
         stdout.flush()?;
@@ -50,7 +62,7 @@ fn mapped(to: SocketAddr) -> SocketAddr {
     }
 }
 
-fn relayed(to: SocketAddr) -> Result<(), String> {
+fn relayed(to: SocketAddr) -> Result<(), Failure> {
     let attempt = || -> io::Result<SocketAddr> {
         let mut stream = connect(to)?;
         answer(&mut stream)?;
@@ -59,7 +71,7 @@ fn relayed(to: SocketAddr) -> Result<(), String> {
     verdict(to, attempt())
 }
 
-fn direct(to: SocketAddr) -> Result<(), String> {
+fn direct(to: SocketAddr) -> Result<(), Failure> {
     let attempt = || -> io::Result<SocketAddr> {
         let mut stream = connect(to)?;
         stream.write_all(FIRST)?;
@@ -89,10 +101,19 @@ fn answer(stream: &mut TcpStream) -> io::Result<()> {
     if answer == *ANSWER { Ok(()) } else { Err(io::Error::other("somebody else answers there")) }
 }
 
-fn verdict(to: SocketAddr, peer: io::Result<SocketAddr>) -> Result<(), String> {
+fn verdict(to: SocketAddr, peer: io::Result<SocketAddr>) -> Result<(), Failure> {
     match peer {
-        Ok(peer) if peer != to => Err(format!("connected to {to}, but getpeername says {peer}")),
+        Ok(peer) if peer != to => {
+            Err(Failure::Wrong(format!("connected to {to}, but getpeername says {peer}")))
+        }
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("a connection to {to} from the canary's cgroup failed: {error}")),
+        Err(error) => {
+            let why = format!("a connection to {to} from the canary's cgroup failed: {error}");
+            // A read that took too long is EAGAIN.
+            Err(match error.kind() {
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Failure::Slow(why),
+                _ => Failure::Wrong(why),
+            })
+        }
     }
 }
