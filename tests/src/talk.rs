@@ -159,7 +159,7 @@ impl Talker {
         command.stdin(Stdio::piped());
         let mut proc = pod.spawn("talk", command)?;
         let stdin = proc.take_stdin().context("its standard input was asked to be a pipe")?;
-        Ok(Self { proc, pipe: Mutex::new((stdin, 0)), deadline: Duration::from_secs(60) })
+        Ok(Self { proc, pipe: Mutex::new((stdin, 0)), deadline: patience(Duration::from_secs(60)) })
     }
 
     /// Its process id.
