@@ -9,6 +9,7 @@ mod connect;
 mod cpu;
 mod load;
 pub mod machine;
+mod relay;
 mod report;
 mod stats;
 
@@ -35,6 +36,7 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum Suite {
     Connect(connect::Args),
+    Relay(relay::Args),
 }
 
 /// Runs the subcommand.
@@ -48,6 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     interrupt::watch()?;
     let result = match &args.suite {
         Suite::Connect(args) => connect::run(args),
+        Suite::Relay(args) => relay::run(args),
     };
     // Whoever cleans up after a signal also ends the process.
     interrupt::settle();

@@ -3,6 +3,7 @@
 //! Nothing is asked of the network, and nothing changed, unless something is missing.
 
 mod apt;
+mod envoy;
 mod linker;
 mod tools;
 
@@ -35,6 +36,8 @@ pub enum Purpose {
     Test,
     /// The kernel matrix.
     Vm,
+    /// The proxies that the relay is measured against.
+    Peers,
 }
 
 /// Runs the subcommand.
@@ -65,15 +68,26 @@ fn report(purposes: &[Purpose]) -> Result<()> {
         missing += 1;
         println!("{}: missing; {}", tool.program, tool.why);
     }
+    if purposes.contains(&Purpose::Peers) && !envoy::is_installed() {
+        missing += 1;
+        println!("envoy: missing; a proxy the relay is measured against");
+    }
     match missing {
         0 => Ok(()),
         missing => bail!("{missing} missing: cargo xtask setup installs them"),
     }
 }
 
+pub use envoy::ensure as ensure_envoy;
+pub use tools::{NGINX_STREAM, Peer, ensure_peer};
+
 /// The programs these purposes need; installs those that are missing.
 pub fn ensure(purposes: &[Purpose]) -> Result<()> {
-    Group::of(purposes).install_missing()
+    Group::of(purposes).install_missing()?;
+    if purposes.contains(&Purpose::Peers) {
+        envoy::ensure()?;
+    }
+    Ok(())
 }
 
 /// Fetches the package lists, for those who look for packages in them.

@@ -129,9 +129,11 @@ fn turn(stage: &mut Stage, variant: Variant, connections: usize, random: &mut Ra
         to: to[..WARM_UP].to_vec(),
         header: &header,
         warm_up: WARM_UP,
+        port: None,
     })?;
     let before = Usage::read(&processes)?;
-    let block = Block { cgroup: &cgroup, to: to[WARM_UP..].to_vec(), header: &header, warm_up: 0 };
+    let block =
+        Block { cgroup: &cgroup, to: to[WARM_UP..].to_vec(), header: &header, warm_up: 0, port: None };
     let times: Times = stage.client().run(&block).with_context(|| format!("variant {}", variant.name()))?;
     let cpu_ns = Usage::read(&processes)?.since(&before);
     Ok(Round { times, cpu_ns })

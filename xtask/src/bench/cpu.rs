@@ -20,15 +20,21 @@ pub struct Usage(HashMap<u32, u64>);
 impl Usage {
     /// Reads the tasks of these processes, and the kernel's.
     pub fn read(processes: &[u32]) -> Result<Self> {
+        let mut usage = Self::of(processes)?;
+        for thread in numbers_in("/proc")?.into_iter().filter(|pid| is_kernel_thread(*pid)) {
+            usage.add(thread, &format!("/proc/{thread}/schedstat"));
+        }
+        Ok(usage)
+    }
+
+    /// Reads the tasks of these processes only.
+    pub fn of(processes: &[u32]) -> Result<Self> {
         let mut usage = Self::default();
         for process in processes {
             let tasks = format!("/proc/{process}/task");
             for task in numbers_in(&tasks)? {
                 usage.add(task, &format!("{tasks}/{task}/schedstat"));
             }
-        }
-        for thread in numbers_in("/proc")?.into_iter().filter(|pid| is_kernel_thread(*pid)) {
-            usage.add(thread, &format!("/proc/{thread}/schedstat"));
         }
         Ok(usage)
     }
@@ -46,6 +52,21 @@ impl Usage {
             self.0.insert(task, on_cpu);
         }
     }
+}
+
+/// A process, its children, and theirs.
+pub fn family(process: u32) -> Result<Vec<u32>> {
+    let mut family = vec![process];
+    let mut at = 0;
+    while let Some(process) = family.get(at).copied() {
+        for task in numbers_in(&format!("/proc/{process}/task"))? {
+            let path = format!("/proc/{process}/task/{task}/children");
+            let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+            family.extend(children.split_ascii_whitespace().flat_map(str::parse::<u32>));
+        }
+        at += 1;
+    }
+    Ok(family)
 }
 
 fn numbers_in(directory: &str) -> Result<Vec<u32>> {

@@ -12,18 +12,20 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use testbed::{Cluster, Pod, Proc, wait_until};
+use testbed::{Cluster, Pod, Proc, hex, wait_until};
 
 /// For a program to start, and for a block of connections.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Nanoseconds, a value for each connection: see `hop bench-client`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct Times {
     pub connect: Vec<u32>,
     pub first_byte: Vec<u32>,
     pub close: Vec<u32>,
     pub whole: Vec<u32>,
+    /// From the first one's beginning to the last one's end.
+    pub elapsed: u64,
 }
 
 /// What one of the server's listeners has served.
@@ -33,6 +35,8 @@ pub struct Served {
     pub with_header: u64,
     /// Connections that did not.
     pub without: u64,
+    /// What came to a listener of many connections and was no request.
+    pub bad: u64,
 }
 
 /// A running program and the line to it.
@@ -89,27 +93,142 @@ pub struct Block<'a> {
     pub header: &'a str,
     /// So many, the first, are not timed.
     pub warm_up: usize,
+    /// Where the answers say they are from. (Listeners of one connection at a time do not say.)
+    pub port: Option<u16>,
+}
+
+/// A way through which connections are made.
+#[derive(Clone, Debug)]
+pub struct Way {
+    /// The cgroup the client is in.
+    pub cgroup: PathBuf,
+    /// Where it connects to.
+    pub to: SocketAddr,
+    /// What is sent first on each connection, in hexadecimal.
+    pub header: String,
+    /// The server's port, where all of them must arrive.
+    pub port: u16,
+}
+
+/// Which way a stream goes, seen from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Up, Self::Down];
+
+    /// As in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Where on the machine a program runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// On this CPU only.
+    pub cpu: usize,
+    /// Ahead of what else wants to run there.
+    pub urgent: bool,
+}
+
+impl Place {
+    fn args(self) -> Vec<String> {
+        let mut args = vec!["--cpu".to_owned(), self.cpu.to_string()];
+        args.extend(self.urgent.then(|| "--urgent".to_owned()));
+        args
+    }
 }
 
 impl Client {
     /// Starts it.
-    pub fn start(cluster: &Cluster, pod: &Pod, cpu: usize) -> Result<Self> {
-        Remote::start(cluster, pod, "bench-client", &["--cpu".into(), cpu.to_string()]).map(Self)
+    pub fn start(cluster: &Cluster, pod: &Pod, place: Place) -> Result<Self> {
+        Remote::start(cluster, pod, "bench-client", &place.args()).map(Self)
     }
 
     /// Makes connections and returns how long they took.
     pub fn run(&mut self, block: &Block<'_>) -> Result<Times> {
-        let Block { cgroup, to, header, warm_up } = block;
-        let line = json!({ "cgroup": cgroup, "to": to, "header": header, "warm_up": warm_up });
-        let times: Times = self.0.ask(&line)?;
+        let Block { cgroup, to, header, warm_up, port } = block;
+        let times: Times = self.0.ask(&json!({
+            "job": "one_by_one", "cgroup": cgroup, "to": to, "header": header, "warm_up": warm_up, "port": port,
+        }))?;
         ensure!(times.whole.len() + warm_up == to.len(), "{} of {} connections", times.whole.len(), to.len());
         Ok(times)
+    }
+
+    /// Makes connections with one request each, so many at a time.
+    pub fn connections(&mut self, way: &Way, connections: usize, clients: usize) -> Result<Times> {
+        if clients == 1 {
+            let Way { cgroup, to, header, port } = way;
+            let to = vec![*to; connections];
+            return self.run(&Block { cgroup, to, header, warm_up: 0, port: Some(*port) });
+        }
+        self.job(way, "crowd", json!({ "connections": connections, "clients": clients }))
+    }
+
+    /// Makes requests over so many lasting connections at a time.
+    pub fn requests(&mut self, way: &Way, requests: usize, clients: usize) -> Result<Times> {
+        self.job(way, "keep_alive", json!({ "requests": requests, "clients": clients }))
+    }
+
+    /// Carries so many bytes over one connection; says how many nanoseconds it took.
+    pub fn stream(&mut self, way: &Way, bytes: u64, direction: Direction) -> Result<u64> {
+        let answer: Value = self.job(way, "stream", json!({ "bytes": bytes, "way": direction.name() }))?;
+        answer["elapsed"].as_u64().context("the client did not say how long it took")
+    }
+
+    /// Opens connections that stay open until the next job.
+    pub fn hold(&mut self, way: &Way, connections: usize) -> Result<()> {
+        self.job::<Value>(way, "hold", json!({ "connections": connections })).map(drop)
+    }
+
+    /// Closes them.
+    pub fn release(&mut self, way: &Way) -> Result<()> {
+        self.job::<Value>(way, "release", json!({})).map(drop)
+    }
+
+    fn job<T: DeserializeOwned>(&mut self, way: &Way, name: &str, mut line: Value) -> Result<T> {
+        let Way { cgroup, to, header, port } = way;
+        let common = [
+            ("job", json!(name)),
+            ("cgroup", json!(cgroup)),
+            ("to", json!(to)),
+            ("header", json!(header)),
+            ("port", json!(port)),
+        ];
+        for (key, value) in common {
+            line[key] = value;
+        }
+        self.0.ask(&line)
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.0.proc.pid()
     }
+}
+
+/// The header of a client in an environment, in hexadecimal.
+pub fn header(environment: &str) -> String {
+    let body = format!("Env-Id:{environment}");
+    let length = u8::try_from(body.len()).expect("a short name");
+    hex::encode(&[b"\r\n\r\n\0\r\nQUIT\n\x01", &[length][..], body.as_bytes()].concat())
+}
+
+/// How the server's listeners serve.
+#[derive(Clone, Copy, Debug)]
+pub enum Serve {
+    /// One connection at a time, with one request.
+    One,
+    /// Many, with any number of requests: one thread for all of them.
+    Many,
 }
 
 /// The server.
@@ -121,12 +240,17 @@ impl Server {
     pub fn start(
         cluster: &Cluster,
         pod: &Pod,
-        cpu: usize,
+        place: Place,
+        serve: Serve,
         listeners: &[(PathBuf, SocketAddr)],
     ) -> Result<Self> {
-        let mut args = vec!["--cpu".into(), cpu.to_string()];
+        let mut args = place.args();
+        let option = match serve {
+            Serve::One => "--listen",
+            Serve::Many => "--serve",
+        };
         for (cgroup, address) in listeners {
-            args.extend(["--listen".into(), format!("{}@{address}", cgroup.display())]);
+            args.extend([option.into(), format!("{}@{address}", cgroup.display())]);
         }
         Remote::start(cluster, pod, "bench-server", &args).map(Self)
     }

@@ -43,6 +43,16 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// In this network namespace: thousands of connections a second leave thousands of TIME_WAITs, each of which keeps a port
+/// for a minute.
+pub fn many_ports() -> Result<()> {
+    for (name, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))?;
+    }
+    Ok(())
+}
+
 /// CPU time since boot, of the whole machine, in clock ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticks {

@@ -1,6 +1,8 @@
 //! A suite's result, for people and for programs.
 
-mod table;
+pub mod table;
+
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -96,9 +98,10 @@ impl Measured {
 
     /// Connections a second, while it was its turn.
     fn per_second(&self) -> f64 {
-        let times = self.rounds.iter().flat_map(|round| &round.times.whole);
-        let (count, sum) = times.fold((0.0, 0.0), |(n, sum), ns| (n + 1.0, sum + f64::from(*ns)));
-        count / (sum / 1e9)
+        let per_round =
+            self.rounds.iter().map(|Round { times, .. }| (times.whole.len() as u64, times.elapsed));
+        let (count, elapsed) = per_round.fold((0, 0), |(n, sum), (more, ns)| (n + more, sum + ns));
+        as_float(count) / Duration::from_nanos(elapsed).as_secs_f64()
     }
 }
 
@@ -117,7 +120,8 @@ pub struct Row {
 }
 
 impl Row {
-    fn new(of: &Measured, yardstick: &Measured) -> Option<Self> {
+    /// Compares. `None` where something was not measured.
+    pub fn new(of: &Measured, yardstick: &Measured) -> Option<Self> {
         let mut phases = Vec::new();
         for phase in Phase::ALL {
             phases.push((of.percentile(phase, 50.0)?, ratio(of, yardstick, phase)?));
@@ -140,7 +144,8 @@ impl Row {
         self.phases[0].1
     }
 
-    fn json(&self) -> Value {
+    /// As in every suite.
+    pub fn json(&self) -> Value {
         let phases: serde_json::Map<_, _> = Phase::ALL
             .iter()
             .zip(&self.phases)
@@ -229,11 +234,13 @@ impl Report {
     }
 }
 
-fn triple(estimate: Estimate) -> [f64; 3] {
+/// An interval, for programs.
+pub fn triple(estimate: Estimate) -> [f64; 3] {
     [estimate.low, estimate.median, estimate.high].map(|value| (value * 1e4).round() / 1e4)
 }
 
-fn rounded(value: f64) -> f64 {
+/// A number, for programs.
+pub fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 

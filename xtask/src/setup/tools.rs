@@ -4,6 +4,7 @@ use super::{Apt, Purpose};
 use crate::toolchain::compiler;
 use crate::{exec, workspace};
 use anyhow::{Result, bail};
+use std::path::Path;
 use std::process::Command;
 
 /// A program, why it is needed, and which packages have it (the first that the system offers).
@@ -60,6 +61,37 @@ const TESTS: [Tool; 10] = [
 /// than a name, since the user's toolchain usually comes first on `PATH`.
 const EBPF_LINTS: Tool = tool("/usr/bin/cargo-clippy", "lints for the eBPF programs", &["rust-web-clippy"]);
 
+/// A proxy the relay is measured against. (Envoy is no Debian package: see `envoy`.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    Haproxy,
+    NginxStream,
+}
+
+const HAPROXY: [Tool; 1] = [tool("haproxy", "a proxy the relay is measured against", &["haproxy"])];
+
+/// nginx's module for TCP, where Debian puts it.
+pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+const NGINX: [Tool; 2] = [
+    tool("nginx", "a proxy the relay is measured against", &["nginx-light", "nginx"]),
+    tool(NGINX_STREAM, "its module for TCP", &["libnginx-mod-stream"]),
+];
+
+impl Peer {
+    fn tools(self) -> &'static [Tool] {
+        match self {
+            Self::Haproxy => &HAPROXY,
+            Self::NginxStream => &NGINX,
+        }
+    }
+}
+
+/// A peer's programs; installs those that are missing.
+pub fn ensure_peer(peer: Peer) -> Result<()> {
+    Group(peer.tools().to_vec()).install_missing()
+}
+
 /// The kernels and their emulator are unpacked, not installed: see `vm`.
 const EMULATOR: [Tool; 2] = [
     tool("ip", "goes into the emulated machine", &["iproute2"]),
@@ -82,6 +114,10 @@ impl Group {
         }
         if has(Purpose::Vm) {
             tools.extend(EMULATOR);
+        }
+        if has(Purpose::Peers) {
+            tools.extend(HAPROXY);
+            tools.extend(NGINX);
         }
         tools.sort_by_key(|tool| tool.program);
         tools.dedup_by_key(|tool| tool.program);
@@ -123,6 +159,8 @@ impl Tool {
         match self.component {
             // Beside the cargo in use: another toolchain's would not fit it.
             Some(_) => workspace::is_executable(&workspace::cargo().with_file_name(self.program)),
+            // A module is no program.
+            None if self.program == NGINX_STREAM => Path::new(self.program).is_file(),
             None => workspace::program(self.program).is_some(),
         }
     }

@@ -1,17 +1,21 @@
 //! The benchmarks' client: one process for every variant, which does what it is told in the cgroup it is told, so that
 //! neither a process's start nor its place in memory is in what is measured.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+mod crowd;
+mod one;
+mod stream;
+
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::process::setpriority_process;
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bench_server::join;
 
@@ -26,29 +30,84 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// A Unix socket to connect to: a line from there is a block of connections to make, and is answered with times
+    /// A Unix socket to connect to: a line from there is a job, and is answered with what was measured
     #[arg(long)]
     control: PathBuf,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where on the machine a program of the benchmark runs.
+#[derive(clap::Args)]
+pub struct Place {
     /// Run on this CPU only
     #[arg(long)]
     cpu: usize,
+    /// Run ahead of what else wants to run there
+    #[arg(long)]
+    urgent: bool,
 }
 
-/// Connections to make, one after the other.
+impl Place {
+    /// Takes it, and as many descriptors as this process may have. Before it starts a thread: they inherit the place.
+    pub fn take(&self) -> Result<()> {
+        let mut set = CpuSet::new();
+        set.set(self.cpu);
+        sched_setaffinity(None, &set).with_context(|| format!("keeping to CPU {}", self.cpu))?;
+        if self.urgent {
+            setpriority_process(None, MOST_URGENT).context("asking for priority")?;
+        }
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("asking for descriptors")
+    }
+}
+
+/// A line of the benchmark's.
 #[derive(Debug, Deserialize)]
-struct Block {
+struct Job {
     /// From this cgroup.
     cgroup: PathBuf,
-    /// Where to, each.
-    to: Vec<SocketAddr>,
-    /// The header to send before the request, in hexadecimal.
+    /// The header to send at the beginning of each connection, in hexadecimal.
     #[serde(default)]
     header: String,
-    /// So many of them, the first, are not timed.
-    warm_up: usize,
+    #[serde(flatten)]
+    what: What,
 }
 
-/// Nanoseconds, a value for each connection.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+enum What {
+    /// Connections with one request each, one after the other.
+    OneByOne {
+        /// Where to, each.
+        to: Vec<SocketAddr>,
+        /// So many of them, the first, are not timed.
+        warm_up: usize,
+        /// The port that the response must say it is from. (`bench-server --listen` does not say.)
+        #[serde(default)]
+        port: Option<u16>,
+    },
+    /// Connections with one request each, so many at once.
+    Crowd { to: SocketAddr, port: u16, connections: usize, clients: usize },
+    /// Requests over so many lasting connections at once.
+    KeepAlive { to: SocketAddr, port: u16, requests: usize, clients: usize },
+    /// So many bytes over one connection.
+    Stream { to: SocketAddr, port: u16, bytes: u64, way: Way },
+    /// Connections, with one request each, that stay open until the next job.
+    Hold { to: SocketAddr, port: u16, connections: usize },
+    /// Closes what is held, and nothing else.
+    Release,
+}
+
+/// Seen from the client.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Way {
+    Up,
+    Down,
+}
+
+/// Nanoseconds, a value for each connection (or request).
 #[derive(Debug, Default, Serialize)]
 struct Times {
     /// In `connect(2)`.
@@ -59,79 +118,67 @@ struct Times {
     close: Vec<u32>,
     /// All of it, and making the socket.
     whole: Vec<u32>,
+    /// From the first one's beginning to the last one's end.
+    elapsed: u64,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    pin(args.cpu)?;
+    args.place.take()?;
     let control = UnixStream::connect(&args.control).context("connecting to the benchmark")?;
-    let mut cgroup = PathBuf::new();
+    let mut client = Client::default();
     for line in BufReader::new(&control).lines() {
         let line = line.context("reading from the benchmark")?;
-        let answer = match block(&line, &mut cgroup) {
-            Ok(times) => serde_json::to_value(times)?,
-            Err(error) => json!({ "error": format!("{error:#}") }),
-        };
+        let answer = client.work(&line).unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         // In one piece: a system call for each number would be on this process's account.
         (&control).write_all(format!("{answer}\n").as_bytes()).context("answering the benchmark")?;
     }
     Ok(())
 }
 
-/// Keeps this process on one CPU, and ahead of what else wants to run there. Before it starts a thread: they inherit both.
-pub fn pin(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).with_context(|| format!("keeping to CPU {cpu}"))?;
-    setpriority_process(None, MOST_URGENT).context("asking for priority")
+#[derive(Default)]
+struct Client {
+    /// Where this process is.
+    cgroup: PathBuf,
+    held: Vec<TcpStream>,
+    stream: Option<crate::bench_wire::Stream>,
 }
 
-/// Makes a block's connections. `cgroup` is where this process is.
-fn block(line: &str, cgroup: &mut PathBuf) -> Result<Times> {
-    let block: Block = serde_json::from_str(line).context("the block to make")?;
-    if block.cgroup != *cgroup {
-        join(&block.cgroup)?;
-        cgroup.clone_from(&block.cgroup);
+impl Client {
+    fn work(&mut self, line: &str) -> Result<Value> {
+        let job: Job = serde_json::from_str(line).context("the job")?;
+        if job.cgroup != self.cgroup {
+            join(&job.cgroup)?;
+            self.cgroup.clone_from(&job.cgroup);
+        }
+        self.held.clear();
+        let header = testbed::hex::decode(&job.header)?;
+        Ok(match job.what {
+            What::OneByOne { to, warm_up, port } => {
+                serde_json::to_value(one::block(&to, &header, warm_up, port)?)?
+            }
+            What::Crowd { to, port, connections, clients } => {
+                serde_json::to_value(crowd::connections(to, &header, port, connections, clients)?)?
+            }
+            What::KeepAlive { to, port, requests, clients } => {
+                serde_json::to_value(crowd::requests(to, &header, port, requests, clients)?)?
+            }
+            What::Stream { to, port, bytes, way } => {
+                let stream = self.stream.get_or_insert_with(crate::bench_wire::Stream::new);
+                json!({ "elapsed": stream::carry(to, &header, port, bytes, way, stream)? })
+            }
+            What::Hold { to, port, connections } => {
+                self.held = crowd::hold(to, &header, port, connections)?;
+                json!({ "held": self.held.len() })
+            }
+            What::Release => json!({ "held": 0 }),
+        })
     }
-    let mut request = testbed::hex::decode(&block.header)?;
-    request.resize(request.len() + REQUEST, b'q');
-    let mut times = Times::default();
-    for (number, to) in block.to.iter().enumerate() {
-        let into = (number >= block.warm_up).then_some(&mut times);
-        exchange(*to, &request, into).with_context(|| format!("connection {number} to {to}"))?;
-    }
-    Ok(times)
-}
-
-fn exchange(to: SocketAddr, request: &[u8], times: Option<&mut Times>) -> Result<()> {
-    let start = Instant::now();
-    let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
-    let connecting = Instant::now();
-    socket.connect(&to.into()).context("connecting")?;
-    let connected = Instant::now();
-    let mut stream = TcpStream::from(socket);
-    stream.write_all(request).context("sending")?;
-    let mut response = [0; RESPONSE + 1];
-    let mut filled = stream.read(&mut response).context("reading")?;
-    let first_byte = Instant::now();
-    while filled < RESPONSE {
-        let count = stream.read(&mut response[filled..]).context("reading on")?;
-        ensure!(count > 0, "the response ended after {filled} bytes");
-        filled += count;
-    }
-    ensure!(filled == RESPONSE, "more than the response came");
-    let closing = Instant::now();
-    drop(stream);
-    let end = Instant::now();
-    ensure!(end - start < PATIENCE, "it took {:?}", end - start);
-    if let Some(times) = times {
-        times.connect.push(nanos(connected - connecting));
-        times.first_byte.push(nanos(first_byte - connected));
-        times.close.push(nanos(end - closing));
-        times.whole.push(nanos(end - start));
-    }
-    Ok(())
 }
 
 fn nanos(time: Duration) -> u32 {
     u32::try_from(time.as_nanos()).unwrap_or(u32::MAX)
+}
+
+fn long_nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

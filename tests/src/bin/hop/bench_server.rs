@@ -1,13 +1,17 @@
 //! The benchmarks' server: the same work for every connection, whoever routed it, one at a time.
 //!
 //! A connection's work: read 1 kB, and a PiCoP header before it if there is one; answer 1 kB; wait for the client's end of
-//! stream; close. A listener has a thread of its own, which serves one connection at a time.
+//! stream; close. A listener has a thread of its own, which serves one connection at a time. `--serve` is for `bench relay`:
+//! see [`many`].
+
+mod many;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,7 +20,7 @@ use anyhow::{Context as _, Result, bail};
 use picop_common::header::{Detected, MAX_LEN, detect};
 use serde_json::json;
 
-use crate::bench_client::{REQUEST, RESPONSE, pin};
+use crate::bench_client::{Place, REQUEST, RESPONSE};
 use crate::server;
 
 #[derive(clap::Args)]
@@ -24,12 +28,14 @@ pub struct Args {
     /// Listen on this address with a socket of this cgroup; may be repeated
     #[arg(long, value_name = "CGROUP@ADDRESS", value_parser = listen_at)]
     listen: Vec<(PathBuf, SocketAddr)>,
+    /// The same, for any number of connections at once with any number of requests
+    #[arg(long, value_name = "CGROUP@ADDRESS", value_parser = listen_at)]
+    serve: Vec<(PathBuf, SocketAddr)>,
     /// A Unix socket to connect to: each line from there is answered with the counts so far
     #[arg(long)]
     control: PathBuf,
-    /// Run on this CPU only
-    #[arg(long)]
-    cpu: usize,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// What one listener has served.
@@ -37,25 +43,44 @@ pub struct Args {
 struct Counts {
     with_header: AtomicU64,
     without: AtomicU64,
+    /// What was served by `--serve` and was no connection of the benchmark's.
+    bad: AtomicU64,
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    pin(args.cpu)?;
+    args.place.take()?;
     let mut counts = Vec::new();
-    for (cgroup, address) in &args.listen {
-        // A socket belongs to the cgroup its maker is in at that moment, and an accepted one to its listener's.
+    // A socket belongs to the cgroup its maker is in at that moment, and an accepted one to its listener's.
+    let mut listen = |(cgroup, address): &(PathBuf, SocketAddr)| -> Result<_> {
         join(cgroup)?;
-        let listener = server::listen(*address)?;
         let own = Arc::new(Counts::default());
         counts.push((address.port(), Arc::clone(&own)));
+        Ok((server::listen(*address)?, address.port(), own))
+    };
+    for at in &args.listen {
+        let (listener, _, own) = listen(at)?;
         thread::Builder::new().spawn(move || serve(&listener, &own)).context("starting a thread")?;
     }
+    let listeners = args.serve.iter().map(&mut listen).collect::<Result<Vec<_>>>()?;
+    thread::Builder::new()
+        .spawn(move || {
+            if let Err(error) = many::serve(listeners) {
+                // Without a server every connection fails, and the benchmark shows this.
+                eprintln!("{error:#}");
+                process::exit(1);
+            }
+        })
+        .context("starting a thread")?;
     let control = UnixStream::connect(&args.control).context("connecting to the benchmark")?;
     let mut lines = BufReader::new(&control).lines();
     while lines.next().transpose().context("reading from the benchmark")?.is_some() {
         let of = |counts: &Counts| {
             let count = |n: &AtomicU64| n.load(Ordering::SeqCst);
-            json!({ "with_header": count(&counts.with_header), "without": count(&counts.without) })
+            json!({
+                "with_header": count(&counts.with_header),
+                "without": count(&counts.without),
+                "bad": count(&counts.bad),
+            })
         };
         let all: serde_json::Map<_, _> =
             counts.iter().map(|(port, own)| (port.to_string(), of(own))).collect();

@@ -3,6 +3,7 @@
 
 mod bench_client;
 mod bench_server;
+mod bench_wire;
 mod blob;
 mod carry;
 mod client;

@@ -22,9 +22,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, hex, leftovers_of};
+use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, leftovers_of};
 
-use super::super::load::{Client, Server};
+use super::super::load::{self, Client, Serve, Server};
 use super::super::machine;
 use super::super::stats::Random;
 use super::variant::{Size, Variant};
@@ -61,7 +61,7 @@ impl Stage {
         let cluster = Cluster::new("bench")?;
         let client_pod = cluster.pod(PodSpec::new("client").cgroup("outside/client"))?;
         let server_pod = cluster.pod(PodSpec::new("server").cgroup("outside/server"))?;
-        client_pod.in_netns(many_ports).context("entering the client's namespace")??;
+        client_pod.in_netns(machine::many_ports).context("entering the client's namespace")??;
         let backends: Vec<_> =
             variants.iter().copied().zip((FIRST_PORT..).map(|port| server_pod.at4(port))).collect();
         for variant in variants {
@@ -84,8 +84,9 @@ impl Stage {
         let cpus = machine::cpus();
         let (client_cpu, server_cpu) =
             if one_cpu { (cpus - 1, cpus - 1) } else { (cpus - 1, cpus.saturating_sub(2)) };
-        let server = Server::start(&cluster, &server_pod, server_cpu, &listeners)?;
-        let client = Client::start(&cluster, &client_pod, client_cpu)?;
+        let place = |cpu| load::Place { cpu, urgent: true };
+        let server = Server::start(&cluster, &server_pod, place(server_cpu), Serve::One, &listeners)?;
+        let client = Client::start(&cluster, &client_pod, place(client_cpu))?;
         let one_service = [Variant::DirectStrip, Variant::DirectPropagate, Variant::Relay];
         let services = one_service
             .into_iter()
@@ -125,9 +126,7 @@ impl Stage {
 
     /// The header clients of the relay send.
     pub fn header() -> String {
-        let body = format!("Env-Id:{ENVIRONMENT}");
-        let length = u8::try_from(body.len()).expect("a short name");
-        hex::encode(&[b"\r\n\r\n\0\r\nQUIT\n\x01", &[length][..], body.as_bytes()].concat())
+        load::header(ENVIRONMENT)
     }
 
     /// Where a variant's client is.
@@ -214,13 +213,4 @@ fn node_dir(cluster: &Cluster, variant: Variant) -> PathBuf {
 fn find(addresses: &[(Variant, SocketAddr)], variant: Variant) -> Result<SocketAddr> {
     let found = addresses.iter().find(|(of, _)| *of == variant);
     found.map(|(_, address)| *address).with_context(|| format!("{} has no address here", variant.name()))
-}
-
-/// Thousands of connections a second leave thousands of TIME_WAITs, each of which keeps a port for a minute.
-fn many_ports() -> Result<()> {
-    for (name, value) in [("ip_local_port_range", "1024 65535"), ("tcp_tw_reuse", "1")] {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))?;
-    }
-    Ok(())
 }

@@ -120,16 +120,18 @@ fn verdict(name: &str, other: &str, estimate: Estimate, target: f64) -> String {
     format!("{name}: {} of {other}, target {target}: {word}", ratio(estimate))
 }
 
-fn ratio(estimate: Estimate) -> String {
+/// A ratio and its interval.
+pub fn ratio(estimate: Estimate) -> String {
     format!("{:.3} [{:.3}, {:.3}]", estimate.median, estimate.low, estimate.high)
 }
 
-fn added(estimate: Estimate) -> String {
+/// A difference and its interval.
+pub fn added(estimate: Estimate) -> String {
     format!("{:+.1} [{:+.1}, {:+.1}]", estimate.median, estimate.low, estimate.high)
 }
 
 /// Columns; the first one to the left, the others to the right.
-fn aligned(lines: &[Vec<String>]) -> String {
+pub fn aligned(lines: &[Vec<String>]) -> String {
     let width =
         |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
     let mut text = String::new();

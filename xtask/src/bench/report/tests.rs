@@ -15,7 +15,9 @@ fn measured(name: &str, us: f64, seed: u64) -> Measured {
         };
         let whole: Vec<_> = (0..50).map(|_| time()).collect();
         let cpu_ns = whole.iter().map(|ns| u64::from(*ns) / 2).sum();
-        let times = Times { connect: whole.clone(), first_byte: whole.clone(), close: whole.clone(), whole };
+        let elapsed = whole.iter().copied().map(u64::from).sum();
+        let times =
+            Times { connect: whole.clone(), first_byte: whole.clone(), close: whole.clone(), whole, elapsed };
         measured.add(Round { times, cpu_ns });
     }
     measured

@@ -10,8 +10,13 @@ impl Stage {
     /// From where no program is attached, no service can be reached; that connections to one arrive later is picop's doing.
     pub(super) fn check_control(&mut self) -> Result<()> {
         let cgroup = self.client_cgroup(Variant::None);
-        let mut block =
-            Block { cgroup: &cgroup, to: vec![self.backend(Variant::None)?], header: "", warm_up: 0 };
+        let mut block = Block {
+            cgroup: &cgroup,
+            to: vec![self.backend(Variant::None)?],
+            header: "",
+            warm_up: 0,
+            port: None,
+        };
         self.client.run(&block)?;
         for (variant, service) in self.services.clone() {
             block.to = vec![service];
@@ -34,9 +39,9 @@ impl Stage {
             // One more for the yardstick: `check_control`.
             let count = if *variant == Variant::None { made + 1 } else { made };
             let expected = if variant.brings_header() {
-                Served { with_header: count, without: 0 }
+                Served { with_header: count, without: 0, bad: 0 }
             } else {
-                Served { with_header: 0, without: count }
+                Served { with_header: 0, without: count, bad: 0 }
             };
             let got = served.get(&port).copied().unwrap_or_default();
             ensure!(got == expected, "{}: the server has seen {got:?}, not {expected:?}", variant.name());

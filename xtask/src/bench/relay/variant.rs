@@ -1,0 +1,107 @@
+//! What is compared.
+
+use anyhow::{Result, ensure};
+
+/// A way for a connection to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Straight to the server: the yardstick.
+    None,
+    /// The same again.
+    NoneAgain,
+    /// By picop's relay, which carries all bytes itself.
+    Relay,
+    /// By picop's relay, which leaves as many bytes as it can to the kernel.
+    Graft,
+    /// nginx's stream module.
+    NginxStream,
+    /// HAProxy, of its mode for TCP.
+    Haproxy,
+    /// The same, told to splice whatever it can. (`option splice-auto` leaves it to HAProxy, which then never does.)
+    HaproxySplice,
+    /// Envoy's `tcp_proxy`.
+    Envoy,
+}
+
+impl Variant {
+    /// All of them, the yardstick first.
+    pub const ALL: [Self; 8] = [
+        Self::None,
+        Self::NoneAgain,
+        Self::Relay,
+        Self::Graft,
+        Self::NginxStream,
+        Self::Haproxy,
+        Self::HaproxySplice,
+        Self::Envoy,
+    ];
+
+    /// As in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::NoneAgain => "none-again",
+            Self::Relay => "relay",
+            Self::Graft => "graft",
+            Self::NginxStream => "nginx-stream",
+            Self::Haproxy => "haproxy",
+            Self::HaproxySplice => "haproxy-splice",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// Whether it is picop: its clients send the header, and ask for an address that only picop knows.
+    pub fn is_picop(self) -> bool {
+        matches!(self, Self::Relay | Self::Graft)
+    }
+
+    /// Whether it is one of those that picop is compared with.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::NginxStream | Self::Haproxy | Self::HaproxySplice | Self::Envoy)
+    }
+
+    /// What `graft` of its service says, where picop knows that key.
+    pub fn graft(self) -> Option<&'static str> {
+        match self {
+            Self::Relay => Some("never"),
+            Self::Graft => Some("always"),
+            _ => None,
+        }
+    }
+}
+
+/// The variants that were asked for, the yardstick first.
+pub fn chosen(only: &[String]) -> Result<Vec<Variant>> {
+    let mut variants = Variant::ALL.to_vec();
+    let names: Vec<_> = variants.iter().map(|v| v.name()).collect();
+    for name in only {
+        ensure!(names.contains(&&**name), "there is no variant {name}; there are {}", names.join(", "));
+    }
+    variants.retain(|v| *v == Variant::None || only.is_empty() || only.iter().any(|name| name == v.name()));
+    Ok(variants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_yardstick_is_always_the_first() {
+        let names = |only: &[&str]| {
+            let only: Vec<_> = only.iter().map(|n| (*n).to_owned()).collect();
+            chosen(&only).map(|chosen| chosen.into_iter().map(Variant::name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["envoy", "relay"]).expect("variants"), ["none", "relay", "envoy"]);
+        assert_eq!(names(&[]).expect("all").len(), Variant::ALL.len());
+        assert!(names(&["traefik"]).is_err());
+    }
+
+    #[test]
+    fn every_variant_is_the_yardstick_or_picop_or_a_peer() {
+        for variant in Variant::ALL {
+            let direct = matches!(variant, Variant::None | Variant::NoneAgain);
+            assert_eq!(1, u8::from(direct) + u8::from(variant.is_picop()) + u8::from(variant.is_peer()));
+            assert_eq!(variant.graft().is_some(), variant.is_picop());
+        }
+    }
+}
