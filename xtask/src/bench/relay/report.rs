@@ -306,3 +306,6 @@ impl Stream {
 fn fine(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
+
+#[cfg(test)]
+mod tests;

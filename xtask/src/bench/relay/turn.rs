@@ -41,16 +41,16 @@ const WARM_UP: usize = 20;
 #[derive(Debug)]
 pub struct Turn {
     /// Connections, requests or bytes.
-    count: u64,
-    elapsed_ns: u64,
+    pub count: u64,
+    pub elapsed_ns: u64,
     /// Empty of a stream.
-    times: Times,
+    pub times: Times,
     /// CPU time of client, server, what is between, and kernel threads.
-    cpu_ns: u64,
+    pub cpu_ns: u64,
     /// Of what is between.
-    proxy_ns: u64,
+    pub proxy_ns: u64,
     /// CPU seconds of the whole machine.
-    busy: f64,
+    pub busy: f64,
 }
 
 /// Takes a turn.

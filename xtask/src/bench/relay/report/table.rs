@@ -14,13 +14,15 @@ impl Report {
     /// All that there is to say.
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "\nrelay: client and server each on a CPU of its own, what is between on any; {}, Linux {}, commit {}\n{}\n",
+            "\nrelay: client and server each on a CPU of its own, what is between on any; {}, Linux {}, commit {}\n",
             machine::describe(),
             self.kernel,
-            self.commit,
-            self.load.sentence()
+            self.commit
         );
         let Some(first) = self.entries.first() else { return text };
+        if !(first.conns.is_empty() && first.requests.is_empty() && first.streams.is_empty()) {
+            text.push_str(&(self.load.sentence() + "\n"));
+        }
         for (at, (clients, _)) in first.conns.iter().enumerate() {
             let title = format!("one request each, 1 kB there and back; clients at once: {clients}");
             section(&mut text, &title, &self.conns(at));
