@@ -173,9 +173,9 @@ impl Client {
         self.job(way, "crowd", json!({ "connections": connections, "clients": clients }))
     }
 
-    /// Makes requests over so many lasting connections at a time.
-    pub fn requests(&mut self, way: &Way, requests: usize, clients: usize) -> Result<Times> {
-        self.job(way, "keep_alive", json!({ "requests": requests, "clients": clients }))
+    /// Makes requests over the connections that are held, all at a time.
+    pub fn requests(&mut self, way: &Way, requests: usize) -> Result<Times> {
+        self.job(way, "keep_alive", json!({ "requests": requests }))
     }
 
     /// Carries so many bytes over one connection; says how many nanoseconds it took.
@@ -184,7 +184,7 @@ impl Client {
         answer["elapsed"].as_u64().context("the client did not say how long it took")
     }
 
-    /// Opens connections that stay open until the next job.
+    /// Opens connections that stay open until the next job but [`requests`](Self::requests).
     pub fn hold(&mut self, way: &Way, connections: usize) -> Result<()> {
         self.job::<Value>(way, "hold", json!({ "connections": connections })).map(drop)
     }

@@ -89,11 +89,11 @@ enum What {
     },
     /// Connections with one request each, so many at once.
     Crowd { to: SocketAddr, port: u16, connections: usize, clients: usize },
-    /// Requests over so many lasting connections at once.
-    KeepAlive { to: SocketAddr, port: u16, requests: usize, clients: usize },
+    /// Requests over the connections that are held, all at once.
+    KeepAlive { port: u16, requests: usize },
     /// So many bytes over one connection.
     Stream { to: SocketAddr, port: u16, bytes: u64, way: Way },
-    /// Connections, with one request each, that stay open until the next job.
+    /// Connections, with one request each, that stay open until the next job but [`KeepAlive`](Self::KeepAlive).
     Hold { to: SocketAddr, port: u16, connections: usize },
     /// Closes what is held, and nothing else.
     Release,
@@ -150,7 +150,9 @@ impl Client {
             join(&job.cgroup)?;
             self.cgroup.clone_from(&job.cgroup);
         }
-        self.held.clear();
+        if !matches!(job.what, What::KeepAlive { .. }) {
+            self.held.clear();
+        }
         let header = testbed::hex::decode(&job.header)?;
         Ok(match job.what {
             What::OneByOne { to, warm_up, port } => {
@@ -159,8 +161,10 @@ impl Client {
             What::Crowd { to, port, connections, clients } => {
                 serde_json::to_value(crowd::connections(to, &header, port, connections, clients)?)?
             }
-            What::KeepAlive { to, port, requests, clients } => {
-                serde_json::to_value(crowd::requests(to, &header, port, requests, clients)?)?
+            What::KeepAlive { port, requests } => {
+                let (times, held) = crowd::requests(std::mem::take(&mut self.held), port, requests)?;
+                self.held = held;
+                serde_json::to_value(times)?
             }
             What::Stream { to, port, bytes, way } => {
                 let stream = self.stream.get_or_insert_with(crate::bench_wire::Stream::new);

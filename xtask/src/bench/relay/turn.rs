@@ -55,20 +55,29 @@ pub struct Turn {
 
 /// Takes a turn.
 pub fn take(stage: &mut Stage, variant: Variant, kind: Kind) -> Result<Turn> {
-    let warm_up = if matches!(kind, Kind::Stream { .. }) { 1 } else { WARM_UP };
     let proxies = stage.proxies(variant)?;
     let all: Vec<_> = stage.ends().into_iter().chain(proxies.iter().copied()).collect();
     let (client, way) = stage.client(variant)?;
-    client.connections(&way, warm_up, 1)?;
+    let warm_up = match kind {
+        Kind::Connections { .. } => {
+            client.connections(&way, WARM_UP, 1)?;
+            WARM_UP
+        }
+        Kind::Requests { clients, .. } => {
+            client.hold(&way, clients)?;
+            clients
+        }
+        Kind::Stream { .. } => 0,
+    };
     let (before, proxy_before, ticks) = (Usage::read(&all)?, Usage::of(&proxies)?, Ticks::read()?);
     let (count, connections, elapsed_ns, times) = match kind {
         Kind::Connections { clients, count } => {
             let times = client.connections(&way, count, clients)?;
             (count as u64, count, times.elapsed, times)
         }
-        Kind::Requests { clients, count } => {
-            let times = client.requests(&way, count, clients)?;
-            (count as u64, clients, times.elapsed, times)
+        Kind::Requests { count, .. } => {
+            let times = client.requests(&way, count)?;
+            (count as u64, 0, times.elapsed, times)
         }
         Kind::Stream { direction, bytes } => {
             (bytes, 1, client.stream(&way, bytes, direction)?, Times::default())

@@ -48,26 +48,27 @@ pub fn connections(
     Ok(times)
 }
 
-/// Makes requests over `clients` connections, each as soon as its connection's last one was answered.
-pub fn requests(to: SocketAddr, header: &[u8], port: u16, requests: usize, clients: usize) -> Result<Times> {
+/// Makes requests over open connections, each as soon as its connection's last one was answered. Gives them back.
+pub fn requests(streams: Vec<TcpStream>, port: u16, requests: usize) -> Result<(Times, Vec<TcpStream>)> {
+    let mut started = streams.len();
+    ensure!(started > 0 && requests >= started, "{requests} requests over {started} connections");
     let request = Request::Exchange.bytes();
     let mut crowd = Crowd::new(port)?;
-    ensure!(requests >= clients, "a request for each client at least");
-    for (place, mut stream) in hold(to, header, port, clients)?.into_iter().enumerate() {
-        stream.write_all(&request).context("sending")?;
-        let talk = crowd.talk(place, stream, Instant::now(), Instant::now())?;
-        crowd.talks.push(Some(talk));
-    }
     let mut times = Times::default();
     let began = Instant::now();
-    let mut started = clients;
+    for (place, mut stream) in streams.into_iter().enumerate() {
+        let start = Instant::now();
+        stream.write_all(&request).context("sending")?;
+        let talk = crowd.talk(place, stream, start, start)?;
+        crowd.talks.push(Some(talk));
+    }
     while times.whole.len() < requests {
         crowd.answered(|crowd, place| {
             let Some(talk) = &mut crowd.talks[place] else { return Ok(()) };
             let now = Instant::now();
             times.whole.push(nanos(now - talk.start));
             if started >= requests {
-                // None is under way when the connections are closed.
+                // None is under way at the end.
                 return Ok(());
             }
             started += 1;
@@ -77,7 +78,7 @@ pub fn requests(to: SocketAddr, header: &[u8], port: u16, requests: usize, clien
         })?;
     }
     times.elapsed = long_nanos(began.elapsed());
-    Ok(times)
+    Ok((times, crowd.talks.into_iter().flatten().map(|talk| talk.stream).collect()))
 }
 
 /// Opens connections one after the other, each with one request: then all of the way is known to exist.
