@@ -40,8 +40,6 @@ pub struct AgentOptions {
     pub args: Vec<String>,
     /// A program, and its arguments, that runs what is behind them; the agent is started by it.
     pub through: Vec<String>,
-    /// Further variables of its environment.
-    pub env: Vec<(String, String)>,
     /// As users run it: without a line for each direct connection, which tests want and which costs time.
     pub plain: bool,
 }
@@ -89,8 +87,7 @@ impl Agent {
             .args((!options.plain).then_some("--log-direct"))
             .arg("--ready-file")
             .arg(&ready)
-            .args(&options.args)
-            .envs(options.env);
+            .args(&options.args);
         let mut proc = Proc::spawn("agent", command, cluster.dir(), None)?;
         let mut ended = None;
         let deadline = patience(PATIENCE);

@@ -69,7 +69,8 @@ pub fn family(process: u32) -> Result<Vec<u32>> {
     Ok(family)
 }
 
-fn numbers_in(directory: &str) -> Result<Vec<u32>> {
+/// The entries of a directory that are numbers: of `/proc`, processes.
+pub fn numbers_in(directory: &str) -> Result<Vec<u32>> {
     let entries = fs::read_dir(directory).with_context(|| format!("reading {directory}"))?;
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use super::cpu;
 use crate::{exec, workspace};
 
 /// The commit of the checkout, with `-dirty` if files differ from it; `unknown` outside of git.
@@ -41,6 +44,27 @@ pub fn describe() -> String {
 /// How many CPUs this process may use.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Does something that starts programs, which have one CPU at first, of those that this process has.
+pub fn on_one_cpu<T>(job: impl FnOnce() -> T) -> Result<T> {
+    let all = sched_getaffinity(None).context("reading which CPUs there are")?;
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).context("there is no CPU")?);
+    sched_setaffinity(None, &one).context("keeping to one CPU")?;
+    let result = job();
+    sched_setaffinity(None, &all).context("going back to all CPUs")?;
+    Ok(result)
+}
+
+/// Lets a process run on all the CPUs that this one may use.
+pub fn onto_all_cpus(process: u32) -> Result<()> {
+    let all = sched_getaffinity(None).context("reading which CPUs there are")?;
+    for task in cpu::numbers_in(&format!("/proc/{process}/task"))? {
+        let task = Pid::from_raw(i32::try_from(task)?).context("no task has that number")?;
+        sched_setaffinity(Some(task), &all).with_context(|| format!("letting {task:?} run on all CPUs"))?;
+    }
+    Ok(())
 }
 
 /// In this network namespace: thousands of connections a second leave thousands of TIME_WAITs, each of which keeps a port
@@ -139,6 +163,14 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_started_on_one_cpu_knows_of_one_and_this_thread_has_all_again() {
+        let all = sched_getaffinity(None).expect("CPUs");
+        let counted = on_one_cpu(cpus).expect("a CPU");
+        assert_eq!(counted, 1);
+        assert_eq!(sched_getaffinity(None).expect("CPUs"), all);
+    }
 
     #[test]
     fn shares_are_of_the_time_between_readings() {

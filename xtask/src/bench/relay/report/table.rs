@@ -169,7 +169,9 @@ impl Report {
                 ];
                 for (what, of) in figures {
                     let peers = self.entries.iter().filter(|peer| peer.variant.is_peer());
-                    let figures = peers.map(|peer| (peer.variant, of(&peer.conns[at].1)));
+                    // On a busy machine a difference may come out as less than nothing, which is no figure.
+                    let figures =
+                        peers.map(|peer| (peer.variant, of(&peer.conns[at].1))).filter(|(_, us)| *us > 0.0);
                     let Some((best, figure)) = figures.min_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
                     lines.push(format!(
                         "{} at {clients}: {what} {:.1} us, {:.2} of the best peer's ({}: {figure:.1} us); target 0.8",
