@@ -145,6 +145,29 @@ pub fn map_like(template: BorrowedFd<'_>, max_entries: u32) -> io::Result<OwnedF
     Ok(unsafe { OwnedFd::from_raw_fd(bpf(bpf_cmd::BPF_MAP_CREATE, &mut create)?) })
 }
 
+/// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: takes a value out of a hash map, LRU or not (kernel 5.14). None if the key is not there.
+#[cfg(feature = "ebpf")]
+pub fn take_out<K: aya::Pod, V: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+    let mut value = std::mem::MaybeUninit::<V>::uninit();
+    // SAFETY: all-zero is a valid bpf_attr.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: only this member of the union is used.
+    let element = unsafe { &mut attr.__bindgen_anon_2 };
+    element.map_fd = u32::try_from(map.as_raw_fd()).expect("an open descriptor");
+    element.key = std::ptr::from_ref(key) as u64;
+    element.__bindgen_anon_1.value = value.as_mut_ptr() as u64;
+    // SAFETY: the kernel reads the map's key size from `key` and writes its value size to `value`; that these are the sizes
+    // of K and V was checked when the map was opened with these types.
+    match unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) } {
+        // SAFETY: the kernel wrote all of it, and any bytes make a V.
+        Ok(_) => Ok(Some(unsafe { value.assume_init() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// `bpf(2)`.
 ///
 /// # Safety

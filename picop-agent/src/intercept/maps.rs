@@ -1,6 +1,10 @@
 //! The typed view of every map the two sides share.
 
-use std::{net::SocketAddr, os::fd::AsFd as _, sync::Mutex};
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Mutex,
+};
 
 use aya::{
     Ebpf,
@@ -93,6 +97,8 @@ pub struct Maps {
     headers: Mutex<HashMap<MapData, u64, HeaderBytes>>,
     unhealthy: Mutex<HashMap<MapData, Endpoint, u64>>,
     originals: Mutex<HashMap<MapData, OriginalKey, Original>>,
+    /// The same map, for what every relayed connection does: one system call, and no lock.
+    originals_fd: OwnedFd,
     socks: Mutex<SockHash<MapData, u64>>,
     counters: PerCpuArray<MapData, u64>,
     events: PerCpuArray<MapData, u64>,
@@ -146,9 +152,21 @@ where
     source.map(name)?.try_into().map_err(|source| MapsError::Missing { name, source: Some(source) })
 }
 
+/// The map, its sizes checked, and a descriptor of it.
+fn originals(
+    source: &mut impl MapSource,
+) -> Result<(HashMap<MapData, OriginalKey, Original>, OwnedFd), MapsError> {
+    const NAME: &str = "ORIGINALS";
+    let missing = |source| MapsError::Missing { name: NAME, source };
+    let Map::LruHashMap(data) = source.map(NAME)? else { return Err(missing(None)) };
+    let fd = data.fd().as_fd().try_clone_to_owned().map_err(|e| missing(Some(e.into())))?;
+    Ok((Map::LruHashMap(data).try_into().map_err(|e| missing(Some(e)))?, fd))
+}
+
 impl Maps {
     /// Takes the maps out of their source.
     pub fn take(source: &mut impl MapSource) -> Result<Self, MapsError> {
+        let (originals, originals_fd) = originals(source)?;
         let agent: Array<MapData, AgentConf> = take(source, "AGENT")?;
         let written = agent.get(&0, 0).map_err(|source| MapsError::Read { name: "AGENT", source })?;
         Ok(Self {
@@ -159,7 +177,8 @@ impl Maps {
             shape: shape(source.map("ROUTES_SHAPE")?)?,
             headers: Mutex::new(take(source, "HEADERS")?),
             unhealthy: Mutex::new(take(source, "UNHEALTHY")?),
-            originals: Mutex::new(take(source, "ORIGINALS")?),
+            originals: Mutex::new(originals),
+            originals_fd,
             socks: Mutex::new(take(source, "SOCKS")?),
             counters: take(source, "COUNTERS")?,
             events: take(source, "EVENTS")?,
@@ -306,15 +325,8 @@ impl Maps {
             listener: PortBe::from_host(listener_port),
             pad: 0,
         };
-        let mut map = lock(&self.originals);
-        match map.get(&key, 0) {
-            Ok(original) => {
-                removed(map.remove(&key)).map_err(write("ORIGINALS"))?;
-                Ok(Some(original))
-            }
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(MapsError::Read { name: "ORIGINALS", source }),
-        }
+        sys::take_out(self.originals_fd.as_fd(), &key)
+            .map_err(|error| MapsError::Read { name: "ORIGINALS", source: error.into() })
     }
 
     /// Forgets what was recorded for connections that were never accepted at listeners of a namespace.
