@@ -36,7 +36,7 @@ use crate::{
         table, told, upkeep,
         workloads::{self, Reconciler},
     },
-    relay::{Limits, server::Server},
+    relay::{Limits, server::Server, threads::DataThreads},
     route::{RouteHandle, RouteTable},
     source::file::{self, FileSource},
 };
@@ -161,16 +161,19 @@ impl Agent {
         reconciler.round(&self.routes.load()).await?;
         // From here on connections may be sent to the listeners.
         self.maps.beat(heartbeat::now_ns())?;
+        let threads = DataThreads::start().context("cannot start the data threads")?;
         let server = Arc::new(Server::new(
             self.routes.clone(),
             Arc::clone(&self.maps),
             self.netns.clone(),
+            &threads,
             self.limits(),
         ));
         let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
         let (canary_tx, canary_rx) = watch::channel(unknown);
 
-        let heartbeat = Heartbeat::start(Arc::clone(&self.maps)).context("cannot start the heartbeat")?;
+        let heartbeat = Heartbeat::start(Arc::clone(&self.maps), threads.runtimes())
+            .context("cannot start the heartbeat")?;
         let serving = tokio::spawn({
             let server = Arc::clone(&server);
             async move { server.serve(event_rx).await }

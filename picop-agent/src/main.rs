@@ -32,9 +32,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run(args) => {
             telemetry::init(args.log_format, &args.log)
                 .with_context(|| format!("--log {:?} is not a filter", args.log))?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
+            // What carries connections has runtimes of its own: see `relay::threads`.
+            let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
-                .thread_name("picop-data")
                 .build()
                 .context("cannot start the runtime")?;
             runtime.block_on(app::run(args))?;

@@ -7,6 +7,9 @@ mod late;
 mod limits;
 mod pump;
 pub mod server;
+mod socket;
+mod sockets;
+pub mod threads;
 mod upstream;
 
 use std::time::Duration;

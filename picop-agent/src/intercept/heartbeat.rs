@@ -1,8 +1,8 @@
 //! Tells the hooks, five times before they would give up, that the agent lives.
 //!
 //! A thread of its own says it, so that a busy machine does not send connections to their base: it does nothing else, and
-//! asks for a better place in the scheduler's queue. But it vouches for the data plane's runtime, which must have shown a
-//! sign of life within [`STUCK`]: connections sent to a runtime that hangs would hang too.
+//! asks for a better place in the scheduler's queue. But it vouches for the data plane's runtimes, each of which must have
+//! shown a sign of life within [`STUCK`]: connections sent to a runtime that hangs would hang too.
 
 use std::{
     io,
@@ -15,10 +15,11 @@ use std::{
 };
 
 use picop_common::connect::HEARTBEAT_STALE_NS;
+use tokio::runtime::Handle;
 
 use super::maps::Maps;
 
-/// How long the runtime may show no sign of life: longer than the worst queue for a CPU, shorter than a user's patience.
+/// How long a runtime may show no sign of life: longer than the worst queue for a CPU, shorter than a user's patience.
 const STUCK: Duration = Duration::from_secs(3);
 /// How often it beats.
 pub const INTERVAL: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 5);
@@ -35,24 +36,25 @@ pub fn now_ns() -> u64 {
 pub struct Heartbeat {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
-    alive: tokio::task::JoinHandle<()>,
+    alive: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Heartbeat {
-    /// Starts beating. To be called on the runtime that is vouched for.
-    pub fn start(maps: Arc<Maps>) -> io::Result<Self> {
-        let seen = Arc::new(AtomicU64::new(now_ns()));
+    /// Starts beating, as long as these runtimes live.
+    pub fn start<'a>(maps: Arc<Maps>, runtimes: impl Iterator<Item = &'a Handle>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let alive = tokio::spawn({
-            let seen = Arc::clone(&seen);
-            async move {
+        let (mut seen, mut alive) = (Vec::new(), Vec::new());
+        for runtime in runtimes {
+            let last = Arc::new(AtomicU64::new(now_ns()));
+            seen.push(Arc::clone(&last));
+            alive.push(runtime.spawn(async move {
                 let mut tick = tokio::time::interval(INTERVAL);
                 loop {
                     tick.tick().await;
-                    seen.store(now_ns(), Ordering::Relaxed);
+                    last.store(now_ns(), Ordering::Relaxed);
                 }
-            }
-        });
+            }));
+        }
         let thread = thread::Builder::new().name("picop-heartbeat".into()).spawn({
             let stop = Arc::clone(&stop);
             move || beat(&maps, &seen, &stop)
@@ -64,7 +66,7 @@ impl Heartbeat {
 impl Drop for Heartbeat {
     /// No beat comes after this: what is written next stays.
     fn drop(&mut self) {
-        self.alive.abort();
+        self.alive.iter().for_each(tokio::task::JoinHandle::abort);
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -74,7 +76,7 @@ impl Drop for Heartbeat {
     }
 }
 
-fn beat(maps: &Maps, seen: &AtomicU64, stop: &AtomicBool) {
+fn beat(maps: &Maps, seen: &[Arc<AtomicU64>], stop: &AtomicBool) {
     // Takes CAP_SYS_NICE; without it the thread queues like any other.
     if let Err(error) = rustix::process::nice(-10) {
         tracing::debug!(%error, "the heartbeat has no better place in the queue");
@@ -83,11 +85,11 @@ fn beat(maps: &Maps, seen: &AtomicU64, stop: &AtomicBool) {
     let mut was_stuck = false;
     while !stop.load(Ordering::Relaxed) {
         let now = now_ns();
-        let is_stuck = now.saturating_sub(seen.load(Ordering::Relaxed)) > stuck;
+        let is_stuck = seen.iter().any(|seen| now.saturating_sub(seen.load(Ordering::Relaxed)) > stuck);
         if is_stuck != was_stuck {
             tracing::error!(
                 is_stuck,
-                "the data plane's runtime does not answer; connections go to their base meanwhile"
+                "a runtime of the data plane does not answer; connections go to their base meanwhile"
             );
             was_stuck = is_stuck;
         }

@@ -148,6 +148,20 @@ impl NetnsThread {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NetnsError> {
         let (result_tx, result_rx) = oneshot::channel();
+        self.begin(netns, move |entered| {
+            // The asker may have given up meanwhile; what was made for it is dropped.
+            drop(result_tx.send(entered.map(|()| work())));
+        })?;
+        result_rx.await.map_err(|_| NetnsError::ThreadGone)?
+    }
+
+    /// Has a closure run inside a namespace, or told that it cannot be entered, some time soon. It must be short and must
+    /// not block.
+    pub fn begin(
+        &self,
+        netns: Arc<Netns>,
+        work: impl FnOnce(Result<(), NetnsError>) + Send + 'static,
+    ) -> Result<(), NetnsError> {
         let job = Box::new(move |inside: &mut Option<NetnsId>| {
             let entered = if *inside == Some(netns.id) {
                 Ok(())
@@ -155,15 +169,12 @@ impl NetnsThread {
                 move_into_link_name_space(netns.fd.as_fd(), Some(LinkNameSpaceType::Network))
                     .map_err(|e| NetnsError::Enter(e.into()))
             };
-            let result = entered.map(|()| {
+            if entered.is_ok() {
                 *inside = Some(netns.id);
-                work()
-            });
-            // The asker may have given up meanwhile; what was made for it is dropped.
-            drop(result_tx.send(result));
+            }
+            work(entered);
         });
-        self.job_tx.send(job).map_err(|_| NetnsError::ThreadGone)?;
-        result_rx.await.map_err(|_| NetnsError::ThreadGone)?
+        self.job_tx.send(job).map_err(|_| NetnsError::ThreadGone)
     }
 
     /// Opens the agent's listeners on a namespace's loopback addresses.
@@ -178,20 +189,45 @@ impl NetnsThread {
         .await?
     }
 
-    /// An unconnected, non-blocking TCP socket in a namespace.
-    pub async fn socket(&self, netns: Arc<Netns>, to: SocketAddr) -> Result<io::Result<Socket>, NetnsError> {
-        self.run(netns, move || socket(to)).await
+    /// An unconnected, non-blocking TCP socket in a namespace, for addresses of a family.
+    pub async fn socket(&self, netns: Arc<Netns>, family: Family) -> Result<io::Result<Socket>, NetnsError> {
+        self.run(netns, move || socket(family)).await
     }
 }
 
-fn socket(to: SocketAddr) -> io::Result<Socket> {
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Of an address.
+    pub fn of(addr: SocketAddr) -> Self {
+        if addr.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// An unconnected, non-blocking TCP socket in the calling thread's namespace. It sends what it is given at once: what is
+/// relayed was put together by somebody else already, and waiting for more would only delay it.
+pub fn socket(family: Family) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
-    Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))
+    let domain = match family {
+        Family::V4 => Domain::IPV4,
+        Family::V6 => Domain::IPV6,
+    };
+    let socket = Socket::new(domain, kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
 }
 
 fn listen(addr: SocketAddr) -> Result<TcpListener, NetnsError> {
     let attempt = || -> io::Result<TcpListener> {
-        let listener = socket(addr)?;
+        // With TCP_NODELAY, which the sockets it accepts inherit.
+        let listener = socket(Family::of(addr))?;
         if addr.is_ipv6() {
             listener.set_only_v6(true)?;
         }

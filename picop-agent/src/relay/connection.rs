@@ -6,16 +6,15 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 use super::{
     late::{FirstWord, first_word},
     pump::{self, Carried, End},
-    server::{Shared, reset},
-    upstream::{self, UpstreamError},
+    server::{Shared, Workload, reset},
+    socket::Socket,
+    upstream::{self, Connected, UpstreamError},
 };
 use crate::{
-    intercept::workloads::ManagedWorkload,
     protocol::{Context, ExpectHeader, HeadError, HeadKind, read_head},
     route::{
         Backends, ContextSource, Decision, Facts, HeaderPolicy, Reason, RouteTable, WorkloadSpec, decide,
@@ -30,8 +29,8 @@ use crate::{
 /// things become known, so that it tells the truth wherever this is cut off.
 pub async fn serve(
     shared: &Shared,
-    workload: &ManagedWorkload,
-    client: &mut TcpStream,
+    workload: &Workload,
+    client: &Socket,
     from: SocketAddr,
     listener_port: u16,
     record: &mut AccessRecord,
@@ -50,13 +49,13 @@ type Ended = (Outcome, String);
 
 async fn try_serve(
     shared: &Shared,
-    workload: &ManagedWorkload,
-    client: &mut TcpStream,
+    workload: &Workload,
+    client: &Socket,
     from: SocketAddr,
     listener_port: u16,
     record: &mut AccessRecord,
 ) -> Result<(), Ended> {
-    let original = match shared.maps.take_original(workload.netns_cookie, from, listener_port) {
+    let original = match shared.maps.take_original(workload.managed.netns_cookie, from, listener_port) {
         Ok(Some(original)) => SocketAddr::from(original.destination),
         // The second loop guard: whoever connects to the listener itself wanted to go nowhere else.
         Ok(None) => return Err((Outcome::NoOriginal, "no destination was recorded for it".to_owned())),
@@ -64,20 +63,25 @@ async fn try_serve(
     };
     record.original = Some(original);
     // One table and one spec for the whole connection, whatever changes meanwhile.
-    let (table, spec) = (shared.routes.load(), workload.spec.load_full());
+    let (table, spec) = (shared.routes.load(), workload.managed.spec.load_full());
     let router = Router { shared, workload, table, spec, original };
 
     let mut head = BytesMut::new();
     let timeout = shared.limits.header_timeout;
-    let read = read_head(client, &mut head, router.expects(), timeout).await.map_err(|e| bad_head(&e))?;
+    let mut reading = client;
+    let read =
+        read_head(&mut reading, &mut head, router.expects(), timeout).await.map_err(|e| bad_head(&e))?;
     let carried = Carried::default();
-    let mut upstream = router.connect(read.context, record).await?;
-    if read.why == HeadKind::Silent {
+    let upstream = if read.why == HeadKind::Silent {
+        let mut upstream = router.connect(read.context, &[], First::Held, record).await?;
         match first_word(client, &upstream.server, &mut head, &carried.down, timeout).await {
-            FirstWord::Payload => {}
+            FirstWord::Payload => {
+                upstream.first.extend_from_slice(&head);
+                upstream
+            }
             FirstWord::Header { context, server_spoke: false } => {
                 // Nothing was said on that connection: the server sees one that was opened and given up.
-                upstream = router.connect(Some(context), record).await?;
+                router.connect(Some(context), &head, First::Sent, record).await?
             }
             FirstWord::Header { server_spoke: true, .. } => {
                 reset(&upstream.server);
@@ -94,29 +98,21 @@ async fn try_serve(
             }
             FirstWord::ServerGone(error) => return Err((Outcome::UpstreamReset, error.to_string())),
         }
-    }
-    drop(router);
-    if let Err(error) = client.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
-
-    // Header and payload that came with the client's header go in one write: one segment, as the client sent them.
-    let payload = head.len() as u64;
-    let first = match upstream.header {
-        Some(mut header) => {
-            header.extend_from_slice(&head);
-            header
-        }
-        None => head,
+    } else {
+        router.connect(read.context, &head, First::Sent, record).await?
     };
-    if let Err(error) = pump::write_all(&upstream.server, &first).await {
-        reset(&upstream.server);
+    let payload = head.len() as u64;
+    drop((router, head));
+
+    let Upstream { server, first, sent } = upstream;
+    if let Err(error) = server.send_all(&first[sent..]).await {
+        reset(&server);
         return Err((Outcome::UpstreamReset, error.to_string()));
     }
     drop(first);
     carried.up.fetch_add(payload, Ordering::Relaxed);
 
-    Tally { carried: &carried, server: &upstream.server, record, orderly: false }.run(client).await
+    Tally { carried: &carried, server: &server, record, orderly: false }.run(client).await
 }
 
 fn bad_head(error: &HeadError) -> Ended {
@@ -130,16 +126,29 @@ fn bad_head(error: &HeadError) -> Ended {
 /// What one connection is routed by.
 struct Router<'a> {
     shared: &'a Shared,
-    workload: &'a ManagedWorkload,
+    workload: &'a Workload,
     table: Arc<RouteTable>,
     spec: Arc<WorkloadSpec>,
     original: SocketAddr,
 }
 
-/// A connection to a backend, and what it is to be told first.
+/// A connection to a backend.
 struct Upstream {
-    server: TcpStream,
-    header: Option<BytesMut>,
+    server: Socket,
+    /// What it is told first. Header and payload that came with the client's header go in one write: one segment, as the
+    /// client sent them.
+    first: Vec<u8>,
+    /// How much of that it was told already.
+    sent: usize,
+}
+
+/// When a server is told its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// As soon as it can be.
+    Sent,
+    /// Not yet: the connection may turn out to be for another one.
+    Held,
 }
 
 impl Router<'_> {
@@ -154,7 +163,13 @@ impl Router<'_> {
     }
 
     /// Decides, and connects.
-    async fn connect(&self, context: Option<Context>, record: &mut AccessRecord) -> Result<Upstream, Ended> {
+    async fn connect(
+        &self,
+        context: Option<Context>,
+        head: &[u8],
+        when: First,
+        record: &mut AccessRecord,
+    ) -> Result<Upstream, Ended> {
         let in_header = context.as_ref().and_then(Context::env_id);
         let decision = decide(&Facts {
             table: &self.table,
@@ -170,10 +185,13 @@ impl Router<'_> {
         if backends == Backends::Refused {
             return Err((Outcome::Refused, format!("refused: {}", why.as_str())));
         }
-        let Shared { netns, maps, limits, turn, .. } = self.shared;
+        let Shared { maps, limits, turn, .. } = self.shared;
         let turn = turn.fetch_add(1, Ordering::Relaxed);
-        let (server, backend) =
-            upstream::connect(netns, maps, &self.workload.netns, &backends, turn, limits.connect_timeout)
+        let mut first = outgoing.header;
+        first.extend_from_slice(head);
+        let early = if when == First::Sent { &first[..] } else { &[] };
+        let Connected { server, backend, sent } =
+            upstream::connect(&self.workload.sockets, maps, &backends, turn, early, limits.connect_timeout)
                 .await
                 .map_err(|error| {
                     let outcome = match error {
@@ -183,20 +201,20 @@ impl Router<'_> {
                     (outcome, chain(&error))
                 })?;
         record.backend = Some(backend);
-        Ok(Upstream { server, header: outgoing.header })
+        Ok(Upstream { server, first, sent })
     }
 }
 
 /// Puts the byte counts into the record and resets the server, also when the connection is cut off by a drain.
 struct Tally<'a> {
     carried: &'a Carried,
-    server: &'a TcpStream,
+    server: &'a Socket,
     record: &'a mut AccessRecord,
     orderly: bool,
 }
 
 impl Tally<'_> {
-    async fn run(mut self, client: &TcpStream) -> Result<(), Ended> {
+    async fn run(mut self, client: &Socket) -> Result<(), Ended> {
         match pump::pump(client, self.server, self.carried).await {
             End::Closed => {
                 self.orderly = true;
@@ -222,7 +240,8 @@ impl Drop for Tally<'_> {
 /// What is written to the server ahead of the payload.
 #[derive(Debug, Default)]
 struct Outgoing {
-    header: Option<BytesMut>,
+    /// Empty for none.
+    header: Vec<u8>,
     told: &'static str,
     dropped: usize,
 }
@@ -231,7 +250,7 @@ struct Outgoing {
 /// server that is not to be told. What is no service is passed what the client sent, as it would be without picop.
 fn outgoing(decision: &Decision, context: Option<Context>, spec: &WorkloadSpec) -> Outgoing {
     let told = |context: &Context, dropped: usize| Outgoing {
-        header: Some(BytesMut::from(context.wire())),
+        header: context.wire().to_vec(),
         told: "propagate",
         dropped,
     };

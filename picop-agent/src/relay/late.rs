@@ -12,9 +12,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
-use super::{buffers::Buffer, pump};
+use super::{buffers::Buffer, socket::Socket};
 use crate::protocol::{Context, ExpectHeader, HeadError, read_head};
 
 /// A silent client's first word, or the end.
@@ -39,8 +38,8 @@ pub enum FirstWord {
 
 /// Carries what the server says until the client says its first word.
 pub async fn first_word(
-    client: &mut TcpStream,
-    server: &TcpStream,
+    client: &Socket,
+    server: &Socket,
     head: &mut BytesMut,
     carried_down: &AtomicU64,
     header_timeout: Duration,
@@ -59,12 +58,12 @@ pub async fn first_word(
             Err(e) => return FirstWord::ClientGone(e),
         }
         let mut buffer = Buffer::take();
-        match server.try_read(&mut buffer) {
+        match server.try_recv(&mut buffer) {
             // The pump finds the same end and carries it.
             Ok(0) => return FirstWord::Payload,
             Ok(n) => {
                 server_spoke = true;
-                if let Err(e) = pump::write_all(client, &buffer[..n]).await {
+                if let Err(e) = client.send_all(&buffer[..n]).await {
                     return FirstWord::ClientGone(e);
                 }
                 carried_down.fetch_add(n as u64, Ordering::Relaxed);
@@ -73,7 +72,8 @@ pub async fn first_word(
             Err(e) => return FirstWord::ServerGone(e),
         }
     }
-    match read_head(client, head, ExpectHeader::Always, header_timeout).await {
+    let mut reading = client;
+    match read_head(&mut reading, head, ExpectHeader::Always, header_timeout).await {
         Ok(read) => match read.context {
             Some(context) => FirstWord::Header { context, server_spoke },
             None => FirstWord::Payload,

@@ -5,20 +5,19 @@
 //! request) must have its answer reach the client, as it would without a relay.
 
 use std::{
+    future::poll_fn,
     io,
     net::Shutdown,
+    pin::Pin,
     sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use socket2::SockRef;
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Sleep, sleep};
 
-use super::buffers::Buffer;
+use super::{buffers::Buffer, socket::Socket};
 
 /// How long after one side is gone the last bytes it sent may take to reach the other.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -53,113 +52,187 @@ enum Stopped {
 }
 
 /// Carries until both directions have ended, or one side is gone.
-pub async fn pump(client: &TcpStream, upstream: &TcpStream, carried: &Carried) -> End {
-    let up = direction(client, upstream, &carried.up);
-    let down = direction(upstream, client, &carried.down);
-    tokio::pin!(up, down);
-    let (mut up_done, mut down_done) = (false, false);
-    // Set once a side is gone; the direction away from it may still deliver what it sent before.
-    let mut gone: Option<(End, Instant)> = None;
-    loop {
-        if up_done && down_done {
-            return gone.map_or(End::Closed, |(end, _)| end);
-        }
-        let deadline = gone.as_ref().map_or_else(Instant::now, |(_, since)| *since + LAST_BYTES);
-        tokio::select! {
-            result = &mut up, if !up_done => {
-                up_done = true;
-                match result.and_then(|()| finish(upstream, gone.as_ref())) {
-                    Ok(()) => {}
-                    // Nothing more will come from the client, and nothing can reach it.
-                    Err(Stopped::Reading(e)) => return End::Client(e.kind()),
-                    Err(Stopped::Writing(e)) => { gone.get_or_insert((End::Upstream(e.kind()), Instant::now())); }
-                }
-            }
-            result = &mut down, if !down_done => {
-                down_done = true;
-                match result.and_then(|()| finish(client, gone.as_ref())) {
-                    Ok(()) => {}
-                    Err(Stopped::Reading(e)) => return End::Upstream(e.kind()),
-                    Err(Stopped::Writing(e)) => { gone.get_or_insert((End::Client(e.kind()), Instant::now())); }
-                }
-            }
-            // While a direction is stuck writing, nothing reads from its source, and a reset of that goes unnoticed.
-            e = failed(client), if gone.is_none() => {
-                gone = Some((End::Client(e), Instant::now()));
-                down_done = true;
-            }
-            e = failed(upstream), if gone.is_none() => {
-                gone = Some((End::Upstream(e), Instant::now()));
-                up_done = true;
-            }
-            () = sleep_until(deadline), if gone.is_some() => {
-                return gone.map_or(End::Closed, |(end, _)| end);
-            }
-        }
-    }
-}
-
-/// Completes when the socket is in error (it was reset). Half-closed sockets are not.
-async fn failed(stream: &TcpStream) -> io::ErrorKind {
-    loop {
-        match stream.ready(Interest::ERROR).await {
-            Ok(ready) if ready.is_error() => return io::ErrorKind::ConnectionReset,
-            Ok(_) => tokio::task::yield_now().await,
-            Err(e) => return e.kind(),
-        }
-    }
-}
-
-/// Carries an end of stream to the other side.
 ///
-/// Not when a side is gone: a socket tells of its reset once. If it told a write, a read finds the end of the stream, and
-/// the other side would take an answer, or a request, that was cut off for a whole one.
-fn finish(to: &TcpStream, gone: Option<&(End, Instant)>) -> Result<(), Stopped> {
-    if gone.is_some() {
-        return Ok(());
+/// When both have ended, the last FIN is yet to be sent: closing the sockets sends it, and both are to be closed then.
+pub async fn pump(client: &Socket, upstream: &Socket, carried: &Carried) -> End {
+    let mut pump = Pump {
+        up: Direction::new(client, upstream, &carried.up),
+        down: Direction::new(upstream, client, &carried.down),
+        gone: None,
+    };
+    poll_fn(|cx| pump.poll(cx)).await
+}
+
+/// Both directions of a connection, moved on by one task.
+struct Pump<'a> {
+    up: Direction<'a>,
+    down: Direction<'a>,
+    /// Set once a side is gone; the direction away from it may still deliver what it sent before.
+    gone: Option<(End, Pin<Box<Sleep>>)>,
+}
+
+impl Pump<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(result) = self.up.poll(cx) {
+            match result.and_then(|()| self.finish(self.up.to)) {
+                Ok(()) => {}
+                // Nothing more will come from the client, and nothing can reach it.
+                Err(Stopped::Reading(e)) => return Poll::Ready(End::Client(e.kind())),
+                Err(Stopped::Writing(e)) => self.is_gone(End::Upstream(e.kind())),
+            }
+        }
+        if let Poll::Ready(result) = self.down.poll(cx) {
+            match result.and_then(|()| self.finish(self.down.to)) {
+                Ok(()) => {}
+                Err(Stopped::Reading(e)) => return Poll::Ready(End::Upstream(e.kind())),
+                Err(Stopped::Writing(e)) => self.is_gone(End::Client(e.kind())),
+            }
+        }
+        // While nothing reads from a side (its direction is stuck writing, or has ended), its reset goes unnoticed.
+        if self.gone.is_none()
+            && !(self.up.done && self.down.done)
+            && let Poll::Ready(error) = self.up.poll_failed(cx)
+        {
+            self.is_gone(End::Client(error));
+            self.down.end();
+        }
+        if self.gone.is_none()
+            && !(self.up.done && self.down.done)
+            && let Poll::Ready(error) = self.down.poll_failed(cx)
+        {
+            self.is_gone(End::Upstream(error));
+            self.up.end();
+        }
+        if self.up.done && self.down.done {
+            return Poll::Ready(self.end());
+        }
+        match &mut self.gone {
+            Some((_, last_bytes)) => {
+                ready!(last_bytes.as_mut().poll(cx));
+                Poll::Ready(self.end())
+            }
+            None => Poll::Pending,
+        }
     }
-    match SockRef::from(to).shutdown(Shutdown::Write) {
-        Ok(()) => Ok(()),
-        // The other side is gone already: its own direction tells.
-        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
-        Err(e) => Err(Stopped::Writing(e)),
+
+    /// Carries an end of stream to the other side.
+    ///
+    /// Not when a side is gone: a socket tells of its reset once. If it told a write, a read finds the end of the stream,
+    /// and the other side would take an answer, or a request, that was cut off for a whole one. And not when it is the
+    /// second of the two: it goes with the close that follows.
+    fn finish(&self, to: &Socket) -> Result<(), Stopped> {
+        if self.gone.is_some() || (self.up.done && self.down.done) {
+            return Ok(());
+        }
+        match SockRef::from(to).shutdown(Shutdown::Write) {
+            Ok(()) => Ok(()),
+            // The other side is gone already: its own direction tells.
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+            Err(e) => Err(Stopped::Writing(e)),
+        }
+    }
+
+    fn is_gone(&mut self, end: End) {
+        self.gone.get_or_insert_with(|| (end, Box::pin(sleep(LAST_BYTES))));
+    }
+
+    fn end(&mut self) -> End {
+        self.gone.take().map_or(End::Closed, |(end, _)| end)
     }
 }
 
-/// Carries bytes one way, up to the end of the stream.
-async fn direction(from: &TcpStream, to: &TcpStream, carried: &AtomicU64) -> Result<(), Stopped> {
-    loop {
-        from.readable().await.map_err(Stopped::Reading)?;
-        let mut buffer = Buffer::take();
-        for turn in 1_u32.. {
-            // `try_read` and `try_write` are outside tokio's budget: a fast pair would keep its thread for itself.
-            if turn.is_multiple_of(TURNS) {
-                tokio::task::yield_now().await;
-            }
-            match from.try_read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(n) => {
-                    write_all(to, &buffer[..n]).await.map_err(Stopped::Writing)?;
-                    carried.fetch_add(n as u64, Ordering::Relaxed);
+/// One way, up to the end of its stream.
+struct Direction<'a> {
+    from: &'a Socket,
+    to: &'a Socket,
+    carried: &'a AtomicU64,
+    /// What was read and is yet to be written.
+    held: Option<Held>,
+    /// Waits for room to write, and reads nothing meanwhile.
+    stuck: bool,
+    done: bool,
+    failed: Option<Pin<Box<dyn Future<Output = io::ErrorKind> + Send + 'a>>>,
+}
+
+/// Bytes in a buffer.
+struct Held {
+    buffer: Buffer,
+    written: usize,
+    read: usize,
+}
+
+impl<'a> Direction<'a> {
+    fn new(from: &'a Socket, to: &'a Socket, carried: &'a AtomicU64) -> Self {
+        Self { from, to, carried, held: None, stuck: false, done: false, failed: None }
+    }
+
+    /// Carries what there is. Ready, once, when it is done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        if self.done {
+            return Poll::Pending;
+        }
+        let result = ready!(self.poll_carry(cx));
+        self.end();
+        Poll::Ready(result)
+    }
+
+    fn end(&mut self) {
+        self.done = true;
+        self.held = None;
+    }
+
+    fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+        for _ in 0..TURNS {
+            ready!(self.poll_write(cx)).map_err(Stopped::Writing)?;
+            match self.from.poll_readable(cx) {
+                Poll::Ready(readable) => readable.map_err(Stopped::Reading)?,
+                Poll::Pending => {
+                    // An idle connection holds no buffer.
+                    self.held = None;
+                    return Poll::Pending;
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Stopped::Reading(e)),
+            }
+            let held = self.held.get_or_insert_with(|| Held { buffer: Buffer::take(), written: 0, read: 0 });
+            match self.from.poll_recv(cx, &mut held.buffer) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(count)) => (held.written, held.read) = (0, count),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Stopped::Reading(error))),
+                Poll::Pending => {
+                    self.held = None;
+                    return Poll::Pending;
+                }
             }
         }
+        // A fast pair would keep its thread for itself.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
-}
 
-/// Writes all of it, waiting as the other side's window lets.
-pub async fn write_all(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match to.try_write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => bytes = &bytes[n..],
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+    /// Writes what is held.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(held) = &mut self.held else { return Poll::Ready(Ok(())) };
+        while held.written < held.read {
+            let bytes = &held.buffer[held.written..held.read];
+            let sent = self.to.poll_write_with(cx, || self.to.try_send(bytes));
+            self.stuck = sent.is_pending();
+            match ready!(sent)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => {
+                    held.written += sent;
+                    self.carried.fetch_add(sent as u64, Ordering::Relaxed);
+                }
+            }
         }
+        Poll::Ready(Ok(()))
     }
-    Ok(())
+
+    /// Whether the side it reads from is in error, while it does not read.
+    fn poll_failed(&mut self, cx: &mut Context<'_>) -> Poll<io::ErrorKind> {
+        if !self.stuck && !self.done {
+            self.failed = None;
+            return Poll::Pending;
+        }
+        let from = self.from;
+        self.failed.get_or_insert_with(|| Box::pin(from.failed())).as_mut().poll(cx)
+    }
 }

@@ -1,20 +1,31 @@
 //! Accepting: one task per listener, one per connection.
 
 use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
     io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    pin::pin,
     sync::{Arc, atomic::AtomicUsize},
+    task::Poll,
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::{SocketFlags, acceptfrom_with},
 };
+use socket2::SockRef;
+use tokio::{io::Interest, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Limits, connection,
     limits::{Gauge, Permit},
+    socket::Socket,
+    sockets::Sockets,
+    threads::{DataThread, DataThreads, Place},
 };
 use crate::{
     intercept::{
@@ -23,12 +34,16 @@ use crate::{
         workloads::{Event, ManagedWorkload},
     },
     route::RouteHandle,
+    sys::Watch,
     telemetry::access::{AccessRecord, Outcome},
 };
 
 /// How long after a workload's removal its connections are still accepted. A handshake over loopback takes microseconds,
 /// unless its CPU is taken away; a listener that nobody is sent to costs nothing.
 const LAST_CONNECTS: Duration = Duration::from_secs(1);
+
+/// How often workloads are looked at that are no longer in use.
+const TRIM: Duration = Duration::from_secs(3);
 
 /// What every connection needs.
 #[derive(Debug)]
@@ -37,8 +52,6 @@ pub struct Shared {
     pub routes: RouteHandle,
     /// Where original destinations are.
     pub maps: Arc<Maps>,
-    /// Where upstream sockets are made.
-    pub netns: NetnsThread,
     /// What the relay bears.
     pub limits: Limits,
     /// Counts up per connection: which endpoint's turn it is.
@@ -46,10 +59,22 @@ pub struct Shared {
     total: Arc<Gauge>,
 }
 
+/// What every connection of a workload needs.
+#[derive(Debug)]
+pub struct Workload {
+    /// As the reconciler knows it.
+    pub managed: Arc<ManagedWorkload>,
+    /// For its connections upstream.
+    pub sockets: Sockets,
+    gauge: Arc<Gauge>,
+}
+
 /// The relay.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
+    netns: NetnsThread,
+    threads: Vec<Arc<DataThread>>,
     /// Ends accepting, everywhere.
     accepting: CancellationToken,
     /// Ends connections, everywhere.
@@ -59,17 +84,19 @@ pub struct Server {
 
 impl Server {
     /// A relay that serves nobody yet.
-    pub fn new(routes: RouteHandle, maps: Arc<Maps>, netns: NetnsThread, limits: Limits) -> Self {
-        let shared = Shared {
-            routes,
-            maps,
-            netns,
-            limits,
-            turn: AtomicUsize::new(0),
-            total: Arc::new(Gauge::default()),
-        };
+    pub fn new(
+        routes: RouteHandle,
+        maps: Arc<Maps>,
+        netns: NetnsThread,
+        threads: &DataThreads,
+        limits: Limits,
+    ) -> Self {
+        let shared =
+            Shared { routes, maps, limits, turn: AtomicUsize::new(0), total: Arc::new(Gauge::default()) };
         Self {
             shared: Arc::new(shared),
+            netns,
+            threads: threads.all(),
             accepting: CancellationToken::new(),
             force: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -78,20 +105,39 @@ impl Server {
 
     /// Serves workloads as they come and go, until the reconciler's end of the channel is dropped.
     pub async fn serve(&self, mut event_rx: mpsc::UnboundedReceiver<Event>) {
-        let mut running = std::collections::HashMap::new();
-        while let Some(event) = event_rx.recv().await {
-            match event {
-                Event::Added(workload, listeners) => {
-                    let stop = self.accepting.child_token();
-                    let ports = self.accept_on(&workload, listeners, &stop);
-                    running.insert(Arc::as_ptr(&workload) as usize, (stop, ports));
+        let mut running: HashMap<usize, Running> = HashMap::new();
+        let mut trim = tokio::time::interval(TRIM);
+        // Workloads take turns; a workload's two listeners are on one thread.
+        let mut homes = self.threads.clone().into_iter().cycle();
+        loop {
+            let event = tokio::select! {
+                event = event_rx.recv() => event,
+                _ = trim.tick() => {
+                    for running in running.values() {
+                        running.workload.sockets.trim();
+                    }
+                    continue;
                 }
-                Event::Removed(workload) => {
-                    if let Some((stop, ports)) = running.remove(&(Arc::as_ptr(&workload) as usize)) {
+            };
+            match event {
+                Some(Event::Added(managed, listeners)) => {
+                    let stop = self.accepting.child_token();
+                    let workload = Arc::new(Workload {
+                        sockets: Sockets::new(self.netns.clone(), Arc::clone(&managed.netns)),
+                        gauge: Arc::new(Gauge::default()),
+                        managed: Arc::clone(&managed),
+                    });
+                    let home = homes.next().expect("a data thread");
+                    let ports = self.accept_on(&workload, listeners, &home, &stop);
+                    running.insert(Arc::as_ptr(&managed) as usize, Running { workload, stop, ports });
+                }
+                Some(Event::Removed(managed)) => {
+                    if let Some(running) = running.remove(&(Arc::as_ptr(&managed) as usize)) {
                         // Not among the tasks that a drain waits for: the agent's end is the end of this too.
-                        tokio::spawn(retire(Arc::clone(&self.shared.maps), workload, stop, ports));
+                        tokio::spawn(retire(Arc::clone(&self.shared.maps), running));
                     }
                 }
+                None => return,
             }
         }
     }
@@ -113,37 +159,40 @@ impl Server {
     /// Starts accepting. Returns the listeners' ports.
     fn accept_on(
         &self,
-        workload: &Arc<ManagedWorkload>,
+        workload: &Arc<Workload>,
         listeners: Listeners,
+        home: &Arc<DataThread>,
         stop: &CancellationToken,
     ) -> Vec<u16> {
-        let gauge = Arc::new(Gauge::default());
         let mut ports = Vec::new();
         for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
             ports.extend(listener.local_addr().map(|addr| addr.port()));
-            let listener = match TcpListener::from_std(listener) {
-                Ok(listener) => listener,
-                Err(error) => {
-                    tracing::error!(workload = workload.name, %error, "cannot use a listener");
-                    continue;
-                }
-            };
             let accept = Accept {
                 shared: Arc::clone(&self.shared),
                 workload: Arc::clone(workload),
-                gauge: Arc::clone(&gauge),
                 force: self.force.clone(),
                 tasks: self.tasks.clone(),
+                threads: self.threads.clone(),
+                home: Arc::clone(home),
             };
-            self.tasks.spawn(accept.run(listener, stop.clone()));
+            self.tasks.spawn_on(accept.run(listener, stop.clone()), home.runtime());
         }
         ports
     }
 }
 
+/// A workload that is accepted for.
+struct Running {
+    workload: Arc<Workload>,
+    stop: CancellationToken,
+    ports: Vec<u16>,
+}
+
 /// Ends accepting for a workload that the hooks know no more. Connects that they rewrote just before are still to be
 /// accepted, and their destinations to be looked up.
-async fn retire(maps: Arc<Maps>, workload: Arc<ManagedWorkload>, stop: CancellationToken, ports: Vec<u16>) {
+async fn retire(maps: Arc<Maps>, Running { workload, stop, ports }: Running) {
+    workload.sockets.close();
+    let workload = Arc::clone(&workload.managed);
     tokio::time::sleep(LAST_CONNECTS).await;
     stop.cancel();
     // What came between the last accept and the end of a listener was reset with it; nobody asks for it. By port, as the
@@ -159,83 +208,128 @@ async fn retire(maps: Arc<Maps>, workload: Arc<ManagedWorkload>, stop: Cancellat
 /// One listener's accept loop.
 struct Accept {
     shared: Arc<Shared>,
-    workload: Arc<ManagedWorkload>,
-    gauge: Arc<Gauge>,
+    workload: Arc<Workload>,
     force: CancellationToken,
     tasks: TaskTracker,
+    threads: Vec<Arc<DataThread>>,
+    home: Arc<DataThread>,
 }
 
 impl Accept {
     async fn run(self, listener: TcpListener, stop: CancellationToken) {
+        let name = &self.workload.managed.name;
         let port = match listener.local_addr() {
             Ok(addr) => addr.port(),
-            Err(error) => {
-                return tracing::error!(workload = self.workload.name, %error, "a listener has no address");
-            }
+            Err(error) => return tracing::error!(workload = name, %error, "a listener has no address"),
+        };
+        let listener = match Watch::new(Arc::new(listener.into()), Interest::READABLE) {
+            Ok(listener) => listener,
+            Err(error) => return tracing::error!(workload = name, %error, "cannot use a listener"),
         };
         let mut backoff = Backoff::default();
-        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
             match accepted {
-                Ok((stream, client)) => {
+                Ok((socket, client)) => {
                     backoff = Backoff::default();
-                    self.begin(stream, client, port);
+                    self.begin(socket, client, port);
                 }
                 // The client gave up while it was in the queue.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     let pause = backoff.next();
-                    tracing::error!(workload = self.workload.name, %error, ?pause, "cannot accept; pausing");
+                    tracing::error!(workload = name, %error, ?pause, "cannot accept; pausing");
                     tokio::time::sleep(pause).await;
                 }
             }
         }
         // Handshakes that were done before the end are connections like any other.
-        while let Some(Ok((stream, client))) = now(listener.accept()).await {
-            self.begin(stream, client, port);
+        while let Ok((socket, client)) = try_accept(listener.get_ref()) {
+            self.begin(socket, client, port);
         }
     }
 
-    fn begin(&self, stream: TcpStream, client: std::net::SocketAddr, port: u16) {
-        let mut record = AccessRecord::new(&self.workload.name, client);
+    fn begin(&self, client: Socket, from: SocketAddr, port: u16) {
+        let mut record = AccessRecord::new(&self.workload.managed.name, from);
         let Some(permits) = self.permits() else {
             record.end(Outcome::Limit, "too many connections at once".to_owned());
-            return reset(&stream);
+            return reset(&client);
         };
         let shared = Arc::clone(&self.shared);
         let workload = Arc::clone(&self.workload);
         let force = self.force.clone();
-        self.tasks.spawn(async move {
-            let _permits = permits;
-            let mut stream = stream;
-            let served = connection::serve(&shared, &workload, &mut stream, client, port, &mut record);
-            let orderly = force.run_until_cancelled(served).await.unwrap_or(false);
+        let place = Place::find(&self.threads, &self.home);
+        let runtime = place.runtime();
+        let task = async move {
+            let _counted = (permits, place);
+            let served = connection::serve(&shared, &workload, &client, from, port, &mut record);
+            let orderly = unless(&force, served).await.unwrap_or(false);
             if !orderly {
-                reset(&stream);
+                reset(&client);
             }
-        });
+            // Nobody is to wait for the log.
+            drop(client);
+        };
+        self.tasks.spawn_on(task, &runtime);
     }
 
     fn permits(&self) -> Option<(Permit, Permit)> {
         let limits = &self.shared.limits;
-        let max = self.workload.spec.load().max_connections.unwrap_or(limits.max_connections_per_workload);
-        Some((self.gauge.admit(max)?, self.shared.total.admit(limits.max_connections)?))
+        let max =
+            self.workload.managed.spec.load().max_connections.unwrap_or(limits.max_connections_per_workload);
+        Some((self.workload.gauge.admit(max)?, self.shared.total.admit(limits.max_connections)?))
     }
 }
 
+/// Accepts a connection, or waits for one.
+async fn accept(listener: &Watch) -> io::Result<(Socket, SocketAddr)> {
+    loop {
+        let mut guard = listener.readable().await?;
+        match try_accept(listener.get_ref()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            accepted => {
+                // An accept that finds nobody costs the making of a socket; asking does not.
+                let mut waiting = [PollFd::new(listener.get_ref(), PollFlags::IN)];
+                if poll(&mut waiting, Some(&rustix::time::Timespec::default())) == Ok(0) {
+                    guard.clear_ready();
+                }
+                return accepted;
+            }
+        }
+    }
+}
+
+fn try_accept(listener: &OwnedFd) -> io::Result<(Socket, SocketAddr)> {
+    let (socket, from) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let from = from.and_then(|from| from.try_into().ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((Socket::new(socket), from))
+}
+
 /// Makes the coming close a reset: the client must not take it for an orderly end.
-pub(super) fn reset(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
+pub(super) fn reset(socket: &Socket) {
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "cannot turn a close into a reset");
     }
 }
 
-/// A future's result if it has one without waiting.
-async fn now<F: Future>(future: F) -> Option<F::Output> {
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = std::future::ready(()) => None,
-    }
+/// A future's result, or none if the token is cancelled first. The token is asked once and then wakes the task, whose waker
+/// does not change, so that most polls cost no lock.
+async fn unless<F: Future>(token: &CancellationToken, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut cancelled = pin!(token.cancelled());
+    let mut asked = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if !asked {
+            asked = true;
+            if cancelled.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        if token.is_cancelled() { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// Pauses between failing accepts (descriptors run out, and come back): doubling, up to a second.

@@ -1,18 +1,16 @@
 //! Connecting to a backend, from inside the workload's network namespace: the server sees the workload's address, and
 //! network policy holds.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
-};
+use tokio::time::timeout;
 
+use super::{socket::Socket, sockets::Sockets};
 use crate::{
     intercept::{
         heartbeat::now_ns,
         maps::Maps,
-        netns::{Netns, NetnsError, NetnsThread},
+        netns::{Family, NetnsError},
     },
     route::Backends,
     telemetry::chain,
@@ -39,16 +37,27 @@ pub enum UpstreamError {
     Netns(#[from] NetnsError),
 }
 
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub struct Connected {
+    /// The agent's end.
+    pub server: Socket,
+    /// The endpoint.
+    pub backend: SocketAddr,
+    /// How many of the first bytes were sent already.
+    pub sent: usize,
+}
+
 /// Connects to the first of the backends that takes it, starting with the one whose turn it is; those seen not to work a
-/// moment ago, by this or by a direct connection, come last.
+/// moment ago, by this or by a direct connection, come last. What is to be sent `first` goes out as soon as it can.
 pub async fn connect(
-    thread: &NetnsThread,
+    sockets: &Sockets,
     maps: &Maps,
-    netns: &Arc<Netns>,
     backends: &Backends,
     turn: usize,
+    first: &[u8],
     patience: Duration,
-) -> Result<(TcpStream, SocketAddr), UpstreamError> {
+) -> Result<Connected, UpstreamError> {
     let mut failure = UpstreamError::None;
     let mut order: Vec<_> = backends.in_turn(turn).collect();
     let choice = order.len() > 1;
@@ -58,19 +67,8 @@ pub async fn connect(
         order.sort_by_cached_key(|to| maps.is_ejected(*to, now));
     }
     for (tried, to) in order.into_iter().enumerate() {
-        let attempt = async {
-            let socket = thread.socket(Arc::clone(netns), to).await??;
-            let socket = TcpSocket::from_std_stream(OwnedFd::from(socket).into());
-            let stream = match timeout(patience, socket.connect(to)).await {
-                Ok(connected) => connected?,
-                Err(_) => return Err(Failure::Io(io::Error::from(io::ErrorKind::TimedOut))),
-            };
-            // What is relayed was put together by the client already; waiting for more would only delay it.
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        };
-        match attempt.await {
-            Ok(stream) => return Ok((stream, to)),
+        match attempt(sockets, to, first, patience).await {
+            Ok((server, sent)) => return Ok(Connected { server, backend: to, sent }),
             Err(Failure::Netns(error)) => return Err(error.into()),
             Err(Failure::Io(source)) => {
                 if choice && let Err(error) = maps.eject(to, now_ns()) {
@@ -81,6 +79,34 @@ pub async fn connect(
         }
     }
     Err(failure)
+}
+
+/// Connects to one endpoint. Returns the socket, and how many of the first bytes were sent.
+async fn attempt(
+    sockets: &Sockets,
+    to: SocketAddr,
+    first: &[u8],
+    patience: Duration,
+) -> Result<(Socket, usize), Failure> {
+    let server = Socket::new(sockets.take(Family::of(to)).await??.into());
+    server.connect(to)?;
+    if !first.is_empty() {
+        // A server on this node has answered the SYN before `connect` returned: nothing needs to be waited for.
+        match server.try_send(first) {
+            Ok(sent) => return Ok((server, sent)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            // It took the connection, and ended it. That is for the client to see.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                return Ok((server, 0));
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    match timeout(patience, server.connected()).await {
+        Ok(connected) => connected?,
+        Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+    Ok((server, 0))
 }
 
 enum Failure {
