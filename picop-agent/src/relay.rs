@@ -5,6 +5,7 @@ mod buffers;
 mod connection;
 mod late;
 mod limits;
+mod pipes;
 mod pump;
 pub mod server;
 mod socket;

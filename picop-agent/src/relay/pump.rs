@@ -17,13 +17,20 @@ use std::{
 use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
 
-use super::{buffers::Buffer, socket::Socket};
+use super::{buffers::Buffer, pipes::Pipe, socket::Socket};
 
 /// How long after one side is gone the last bytes it sent may take to reach the other.
 const LAST_BYTES: Duration = Duration::from_secs(1);
 
-/// Buffers one direction may carry before others have their turn.
-const TURNS: u32 = 16;
+/// Bytes one direction may carry before others have their turn.
+const TURN: usize = 1024 * 1024;
+
+/// After so many full buffers in a row a direction goes on with a pipe: what pays for a large transfer (two copies saved)
+/// costs a small one two system calls more.
+const FULL_BUFFERS: u32 = 2;
+/// A direction whose pipe was filled with less than this for so many times in a row goes on with buffers.
+const LITTLE: usize = 16 * 1024;
+const LITTLE_TIMES: u32 = 8;
 
 /// Payload bytes so far. Outlives the pump, so that an aborted connection is told with what it carried.
 #[derive(Debug, Default)]
@@ -146,24 +153,37 @@ struct Direction<'a> {
     from: &'a Socket,
     to: &'a Socket,
     carried: &'a AtomicU64,
-    /// What was read and is yet to be written.
-    held: Option<Held>,
+    /// What was read and is yet to be written. An idle connection holds nothing.
+    held: Held,
+    by: By,
     /// Waits for room to write, and reads nothing meanwhile.
     stuck: bool,
     done: bool,
     failed: Option<Pin<Box<dyn Future<Output = io::ErrorKind> + Send + 'a>>>,
 }
 
-/// Bytes in a buffer.
-struct Held {
-    buffer: Buffer,
-    written: usize,
-    read: usize,
+/// How a direction is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Read and written. So many buffers in a row were full.
+    Copy { full: u32 },
+    /// Read and written, whatever comes: these sockets cannot be spliced, or there is no pipe.
+    CopyOnly,
+    /// Spliced. So many times in a row there was little.
+    Splice { little: u32 },
+}
+
+/// Bytes on their way.
+enum Held {
+    Nothing,
+    Buffer { buffer: Buffer, written: usize, read: usize },
+    Pipe(Pipe),
 }
 
 impl<'a> Direction<'a> {
     fn new(from: &'a Socket, to: &'a Socket, carried: &'a AtomicU64) -> Self {
-        Self { from, to, carried, held: None, stuck: false, done: false, failed: None }
+        let (held, by) = (Held::Nothing, By::Copy { full: 0 });
+        Self { from, to, carried, held, by, stuck: false, done: false, failed: None }
     }
 
     /// Carries what there is. Ready, once, when it is done.
@@ -178,29 +198,20 @@ impl<'a> Direction<'a> {
 
     fn end(&mut self) {
         self.done = true;
-        self.held = None;
+        self.held = Held::Nothing;
     }
 
     fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
-        for _ in 0..TURNS {
+        let mut turn = 0;
+        while turn < TURN {
             ready!(self.poll_write(cx)).map_err(Stopped::Writing)?;
-            match self.from.poll_readable(cx) {
-                Poll::Ready(readable) => readable.map_err(Stopped::Reading)?,
-                Poll::Pending => {
-                    // An idle connection holds no buffer.
-                    self.held = None;
-                    return Poll::Pending;
-                }
-            }
-            let held = self.held.get_or_insert_with(|| Held { buffer: Buffer::take(), written: 0, read: 0 });
-            match self.from.poll_recv(cx, &mut held.buffer) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(count)) => (held.written, held.read) = (0, count),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Stopped::Reading(error))),
-                Poll::Pending => {
-                    self.held = None;
-                    return Poll::Pending;
-                }
+            let Poll::Ready(read) = self.poll_read(cx) else {
+                self.held = Held::Nothing;
+                return Poll::Pending;
+            };
+            match read.map_err(Stopped::Reading)? {
+                0 => return Poll::Ready(Ok(())),
+                read => turn += read,
             }
         }
         // A fast pair would keep its thread for itself.
@@ -208,22 +219,65 @@ impl<'a> Direction<'a> {
         Poll::Pending
     }
 
+    /// Reads, when all that was read before is written.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.from.poll_readable(cx))?;
+        if let By::Splice { little } = self.by {
+            if let Some(result) = self.poll_fill(cx, little) {
+                return result;
+            }
+            self.by = By::CopyOnly;
+        }
+        if !matches!(self.held, Held::Buffer { .. }) {
+            self.held = Held::Buffer { buffer: Buffer::take(), written: 0, read: 0 };
+        }
+        let Held::Buffer { buffer, written, read } = &mut self.held else { unreachable!("just put there") };
+        let count = ready!(self.from.poll_recv(cx, buffer))?;
+        (*written, *read) = (0, count);
+        if let By::Copy { full } = self.by {
+            let full = if count == buffer.len() { full + 1 } else { 0 };
+            self.by = if full < FULL_BUFFERS { By::Copy { full } } else { By::Splice { little: 0 } };
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads into a pipe. None if that cannot be done.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, little: u32) -> Option<Poll<io::Result<usize>>> {
+        if !matches!(self.held, Held::Pipe(_)) {
+            self.held = Held::Pipe(Pipe::take().ok()?);
+        }
+        let Held::Pipe(pipe) = &mut self.held else { unreachable!("just put there") };
+        let filled = match self.from.poll_read_with(cx, || pipe.fill(self.from)) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => return None,
+            Poll::Ready(Ok(filled)) => filled,
+            other => return Some(other),
+        };
+        let little = if filled < LITTLE { little + 1 } else { 0 };
+        self.by = if little < LITTLE_TIMES { By::Splice { little } } else { By::Copy { full: 0 } };
+        Some(Poll::Ready(Ok(filled)))
+    }
+
     /// Writes what is held.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(held) = &mut self.held else { return Poll::Ready(Ok(())) };
-        while held.written < held.read {
-            let bytes = &held.buffer[held.written..held.read];
-            let sent = self.to.poll_write_with(cx, || self.to.try_send(bytes));
+        loop {
+            let sent = match &mut self.held {
+                Held::Buffer { buffer, written, read } if *written < *read => {
+                    let bytes = &buffer[*written..*read];
+                    let sent = self.to.poll_write_with(cx, || self.to.try_send(bytes));
+                    if let Poll::Ready(Ok(sent)) = &sent {
+                        *written += *sent;
+                    }
+                    sent
+                }
+                Held::Pipe(pipe) if pipe.len() > 0 => self.to.poll_write_with(cx, || pipe.empty(self.to)),
+                _ => return Poll::Ready(Ok(())),
+            };
             self.stuck = sent.is_pending();
             match ready!(sent)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                sent => {
-                    held.written += sent;
-                    self.carried.fetch_add(sent as u64, Ordering::Relaxed);
-                }
-            }
+                sent => self.carried.fetch_add(sent as u64, Ordering::Relaxed),
+            };
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Whether the side it reads from is in error, while it does not read.
@@ -236,3 +290,6 @@ impl<'a> Direction<'a> {
         self.failed.get_or_insert_with(|| Box::pin(from.failed())).as_mut().poll(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,6 +110,21 @@ impl Socket {
         }
     }
 
+    /// Does something that reads, as soon as there is something to read.
+    pub fn poll_read_with<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut() -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let mut guard = ready!(self.watch(Interest::READABLE)?.poll_read_ready(cx))?;
+            match read() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
     /// Reads without waiting.
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.watch(Interest::READABLE)?.try_io(Interest::READABLE, |_| self.recv(buffer))
