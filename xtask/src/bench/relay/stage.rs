@@ -147,7 +147,8 @@ impl Stage {
         if !plan.access_lines {
             args.extend(["--log".to_owned(), "info,access=off".to_owned()]);
         }
-        let options = AgentOptions { routes, cgroup: Some(node), args, plain: true };
+        let options =
+            AgentOptions { routes, cgroup: Some(node), args, plain: true, ..AgentOptions::default() };
         // One worker, as the peers: it makes as many as there are CPUs for it when it starts.
         let agent = machine::on_one_cpu(|| Agent::start_with(&self.cluster, options))??;
         cpu::family(agent.pid())?.into_iter().try_for_each(machine::onto_all_cpus)?;
