@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{MapData, RingBuf};
+use aya::{
+    maps::{MapData, RingBuf},
+    programs::links::FdLink,
+};
 use picop_common::{
     maps::AGENT_TELL,
     route::{Route, RouteKey},
@@ -25,6 +28,7 @@ use crate::{
         canary::{Canary, Report, Status},
         capabilities,
         cgroup::{Cgroup, CgroupMount},
+        graft_probe,
         heartbeat::{self, Heartbeat},
         leave,
         maps::{self, Maps},
@@ -73,7 +77,8 @@ pub async fn run(args: RunArgs) -> Result<()> {
 
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
     let pins = args.pin_dir.as_deref().map(|dir| Pins::new(dir, &root)).transpose()?;
-    let Kernel { maps, told, attached, pins } = Kernel::take_over_or_make(pins, &root)?;
+    let Kernel { maps, told, attached, pins, _own } = Kernel::take_over_or_make(pins, &root, &own)?;
+    maps.grafts.reset()?;
 
     let agent = Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins };
     agent.serve(source, attached, told, &mut stop).await
@@ -85,34 +90,38 @@ struct Kernel {
     told: RingBuf<MapData>,
     attached: Attached,
     pins: Option<Pins>,
+    /// The hook on the agent's own sockets.
+    _own: FdLink,
 }
 
 impl Kernel {
     /// Adopts what an agent of the same build left pinned, or loads and attaches (and pins) anew.
-    fn take_over_or_make(pins: Option<Pins>, root: &Cgroup) -> Result<Self> {
+    fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, own: &Cgroup) -> Result<Self> {
         match pins {
             Some(mut pins) if pins.are_whole() => {
                 let (maps, told, attached) =
                     (Maps::take(&mut pins)?, Maps::take_told(&mut pins)?, pins.adopt()?);
                 tracing::info!(cgroup = %root.dir.display(), "adopted the last agent's programs");
-                Ok(Self { maps, told, attached, pins: Some(pins) })
+                let own = programs::attach_to_own(&mut pins.agent_ops()?, own)?;
+                Ok(Self { maps, told, attached, pins: Some(pins), _own: own })
             }
-            pins => Self::make(root, pins),
+            pins => Self::make(root, own, pins),
         }
     }
 
-    fn make(root: &Cgroup, pins: Option<Pins>) -> Result<Self> {
+    fn make(root: &Cgroup, own: &Cgroup, pins: Option<Pins>) -> Result<Self> {
         let mut ebpf = object::load()?;
         programs::load(&mut ebpf)?;
         let attached = programs::attach(&mut ebpf, root)?;
         tracing::info!(cgroup = %root.dir.display(), "programs attached");
         let attached = match &pins {
-            Some(pins) => pins.pin(&ebpf, attached)?,
+            Some(pins) => pins.pin(&mut ebpf, attached)?,
             None => attached,
         };
+        let own = programs::attach_to_own(programs::agent_ops(&mut ebpf)?, own)?;
         let (maps, told) = (Maps::take(&mut ebpf)?, Maps::take_told(&mut ebpf)?);
         // No workload is known to the hooks yet, so nothing is routed without a table.
-        Ok(Self { maps, told, attached, pins })
+        Ok(Self { maps, told, attached, pins, _own: own })
     }
 }
 
@@ -180,7 +189,8 @@ impl Agent {
         });
         let telling = tokio::spawn(told::run(told, reconciler.registry(), self.routes.clone()));
         let reconciling = tokio::spawn(reconcile(reconciler, self.routes.clone()));
-        let always = if self.args.log_direct { AGENT_TELL } else { 0 };
+        let always =
+            if self.args.log_direct { AGENT_TELL } else { 0 } | graft_probe::flags(&self.maps.grafts);
         let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
         let upkeep = tokio::spawn(upkeep::run(

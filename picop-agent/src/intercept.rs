@@ -7,6 +7,8 @@ mod btf;
 pub mod canary;
 pub mod capabilities;
 pub mod cgroup;
+pub mod graft_probe;
+pub mod grafts;
 pub mod heartbeat;
 pub mod leave;
 pub mod maps;

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod connection;
+mod graft;
 mod late;
 mod limits;
 mod pipes;

@@ -12,7 +12,7 @@ mod workload;
 pub use decide::{Backends, Decision, EnvSource, Facts, Reason, decide};
 pub use endpoints::{Endpoints, Weight, WeightedEndpoint};
 pub use handle::{InEffect, NotInstalled, RouteHandle, SourceStatus};
-pub use service::{Base, Fallback, HeaderPolicy, Service, SpeaksFirst};
+pub use service::{Base, Fallback, GraftPolicy, HeaderPolicy, Service, SpeaksFirst};
 pub use table::{RouteTable, TableError};
 pub use workload::{CgroupPattern, CgroupPatternError, ContextSource, PathChoice, WorkloadSpec};
 

@@ -103,8 +103,8 @@ fn set_lines(out: &mut String, set: &SetStatus) -> std::fmt::Result {
     writeln!(out, "  sockets      {enrolled_now} enrolled")?;
     writeln!(
         out,
-        "  entries      routes {routes}, workloads {}, headers {}, originals {}, unhealthy {}",
-        entries.workloads, entries.headers, entries.originals, entries.unhealthy
+        "  entries      routes {routes}, workloads {}, headers {}, originals {}, unhealthy {}, grafts {}",
+        entries.workloads, entries.headers, entries.originals, entries.unhealthy, entries.grafts
     )?;
     counts(out, "connections", connections)?;
     counts(out, "events", events)
@@ -143,7 +143,14 @@ mod tests {
             heartbeat_age_ms: Some(12),
             flags: vec!["inject"],
             enrolled_now: 1,
-            entries: Entries { routes: Some(5), workloads: 2, headers: 1, originals: 0, unhealthy: 0 },
+            entries: Entries {
+                routes: Some(5),
+                workloads: 2,
+                headers: 1,
+                originals: 0,
+                unhealthy: 0,
+                grafts: 3,
+            },
             connections: vec![(Reason::NotManaged, 0), (Reason::Variant, 1_000_000)],
             events: vec![(Event::Enrolled, 0)],
         }
@@ -158,7 +165,7 @@ mod tests {
   agent        alive, heartbeat 12 ms ago
   flags        inject
   sockets      1 enrolled
-  entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0
+  entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0, grafts 3
   connections  variant      1000000
   events       none
 

@@ -6,8 +6,11 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+mod memory;
+pub mod tcp;
 mod watch;
 
+pub use memory::SharedWords;
 pub use watch::Watch;
 
 /// `SO_NETNS_COOKIE` (kernel 5.14): identifies a socket's network namespace for as long as the machine runs.
@@ -42,6 +45,23 @@ pub fn no_fast_open(listener: BorrowedFd<'_>) -> io::Result<()> {
         )
     };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `SO_COOKIE`: identifies a socket for as long as the machine runs.
+pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut len = libc::socklen_t::try_from(size_of::<u64>()).expect("8 fits");
+    // SAFETY: the kernel writes at most `len` bytes to `cookie` and the length to `len`; both outlive the call.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `BPF_PROG_QUERY`: ids of the programs attached to a cgroup itself, for one attach type.

@@ -6,11 +6,12 @@
 use crate::{
     addr::{Endpoint, Ip},
     maps::{
-        AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS, WORKLOAD_HEADER, WORKLOAD_RELAY, Workload,
+        AGENT_FULL, AGENT_GRAFT, AGENT_GRAFT_AUTO, AGENT_INJECT, AGENT_REVERSE, WORKLOAD_BYPASS,
+        WORKLOAD_HEADER, WORKLOAD_RELAY, Workload,
     },
     route::{
-        BASE, REVERSE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route,
-        RouteKey,
+        BASE, REVERSE, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE,
+        ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route, RouteKey,
     },
 };
 
@@ -61,7 +62,14 @@ pub enum Decision {
     /// Leave the connection alone.
     Pass(Reason),
     /// Rewrite it to the agent's listener.
-    Relay(Endpoint, Reason),
+    Relay {
+        /// The listener.
+        to: Endpoint,
+        /// Whether the socket is to be enrolled for a graft.
+        graft: bool,
+        /// Why there.
+        reason: Reason,
+    },
     /// Rewrite it to a backend.
     Direct {
         /// The backend.
@@ -293,7 +301,8 @@ fn relay(
     } else if !port.is_some() {
         Reason::NoListener
     } else {
-        return Decision::Relay(Endpoint::new(loopback, port), why);
+        let graft = grafts(facts.agent_flags(), service.flags);
+        return Decision::Relay { to: Endpoint::new(loopback, port), graft, reason: why };
     };
     let base = service.endpoint;
     if service.flags & ROUTE_ITSELF != 0 || service.count == 0 || base.ip.is_v4() != destination.ip.is_v4() {
@@ -301,6 +310,15 @@ fn relay(
     } else {
         Decision::Direct { to: base, header: 0, watch: false, reason }
     }
+}
+
+/// Whether the service's relayed connections may be grafted on this node.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "see decide")]
+const fn grafts(agent: u32, service: u16) -> bool {
+    agent & AGENT_GRAFT != 0
+        && (service & ROUTE_GRAFT_ALWAYS != 0
+            || (service & ROUTE_GRAFT_NEVER == 0 && agent & AGENT_GRAFT_AUTO != 0))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 pub mod addr;
 pub mod connect;
 pub mod fastopen;
+pub mod graft;
 pub mod header;
 pub mod maps;
 #[cfg(feature = "user")]

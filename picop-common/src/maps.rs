@@ -50,6 +50,10 @@ pub const AGENT_REVERSE: u32 = 2;
 pub const AGENT_FULL: u32 = 4;
 /// [`AgentConf::flags`]: tell the agent of each connection to a service that is not relayed.
 pub const AGENT_TELL: u32 = 8;
+/// [`AgentConf::flags`]: relayed connections can be grafted here.
+pub const AGENT_GRAFT: u32 = 16;
+/// [`AgentConf::flags`]: and no application can tell.
+pub const AGENT_GRAFT_AUTO: u32 = 32;
 
 /// A managed cgroup. Key: cgroup id (its kernfs inode number).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +125,11 @@ pub const FLOW_INJECT: u32 = 3;
 pub const FLOW_INJECTED: u32 = 4;
 /// [`Flow::state`]: the socket could not be enrolled, so that nothing could write the header.
 pub const FLOW_FAILED: u32 = 5;
+/// [`Flow::state`]: rewritten to the agent's listener, to be grafted perhaps. It is [`FLOW_GRAFT`] once it is enrolled for
+/// that, and [`FLOW_RELAY`] if it is not.
+pub const FLOW_RELAY_GRAFT: u32 = 6;
+/// [`Flow::state`]: enrolled for a graft.
+pub const FLOW_GRAFT: u32 = 7;
 
 /// What the hooks tell of a connection they decided themselves, when [`AGENT_TELL`] is set. In a ring buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,8 +205,8 @@ pub struct Original {
     pub client_cookie: u64,
     /// The destination the application asked for.
     pub destination: Endpoint,
-    /// Always zero.
-    pub pad: u32,
+    /// If the client's socket is enrolled for a graft, its slot ([`crate::graft::Slot`]) and one; else 0.
+    pub graft: u32,
 }
 
 const _: () = assert!(size_of::<AgentConf>() == 32);

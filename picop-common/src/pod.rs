@@ -2,7 +2,7 @@
 //! types would be foreign there.
 use aya::Pod;
 
-use crate::{addr, fastopen, maps, route};
+use crate::{addr, fastopen, graft, maps, route};
 
 // SAFETY: repr(C) without implicit padding (sizes asserted beside the definitions), every bit pattern valid.
 unsafe impl Pod for addr::Endpoint {}
@@ -26,3 +26,5 @@ unsafe impl Pod for maps::OriginalKey {}
 unsafe impl Pod for maps::Original {}
 // SAFETY: as above.
 unsafe impl Pod for fastopen::FastOpenLayout {}
+// SAFETY: as above.
+unsafe impl Pod for graft::Target {}

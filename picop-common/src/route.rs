@@ -74,6 +74,10 @@ pub const ROUTE_SERVER_FIRST: u16 = 4;
 pub const ROUTE_ITSELF: u16 = 8;
 /// [`Route::flags`]: have the kernel write the header even if that is not proven: this is the proof.
 pub const ROUTE_PROOF: u16 = 16;
+/// [`Route::flags`]: graft relayed connections, whether or not an application can tell.
+pub const ROUTE_GRAFT_ALWAYS: u16 = 32;
+/// [`Route::flags`]: never graft.
+pub const ROUTE_GRAFT_NEVER: u16 = 64;
 
 const _: () = assert!(size_of::<RouteKey>() == 32);
 const _: () = assert!(size_of::<Route>() == 32);

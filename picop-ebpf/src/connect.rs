@@ -13,8 +13,8 @@ use picop_common::{
     addr::Endpoint,
     connect::{Decision, Event, Facts, Reason, decide},
     maps::{
-        AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, Flow, LEVELS_MAX, TOLD_DIRECT,
-        TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, Workload,
+        AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, FLOW_RELAY_GRAFT, Flow, LEVELS_MAX,
+        TOLD_DIRECT, TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -90,7 +90,9 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
             tell(&hook, TOLD_REFUSED, Endpoint::NONE, reason);
             return Outcome::Refuse;
         }
-        Decision::Relay(to, reason) => (to, 0, false, FLOW_RELAY, reason),
+        Decision::Relay { to, graft, reason } => {
+            (to, 0, false, if graft { FLOW_RELAY_GRAFT } else { FLOW_RELAY }, reason)
+        }
         Decision::Direct { to, header, watch, reason } => {
             (to, header, watch, if header == 0 { FLOW_DIRECT } else { FLOW_INJECT }, reason)
         }
@@ -108,7 +110,7 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
     // SAFETY: not null; see above. A record of an earlier connect of this socket is overwritten.
     unsafe { *stored = flow };
     count(reason);
-    if state != FLOW_RELAY {
+    if state != FLOW_RELAY && state != FLOW_RELAY_GRAFT {
         tell(&hook, if header == 0 { TOLD_DIRECT } else { TOLD_INJECT }, to, reason);
     }
     Outcome::Rewrite(to)

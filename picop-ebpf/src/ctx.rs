@@ -1,8 +1,10 @@
 //! What aya does not wrap: context fields read and written one aligned word at a time, and socket storage by `bpf_sock`.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::{bpf_sock, bpf_sock_addr, bpf_sock_ops},
-    helpers::generated::bpf_sk_storage_get,
+    helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get},
+    programs::SockOpsContext,
 };
 use picop_common::{
     addr::{Endpoint, Ip, PortBe},
@@ -96,4 +98,48 @@ pub fn local(ctx: *const bpf_sock_ops) -> Endpoint {
     let ip = if family == AF_INET { Ip::from_v4_be(v4) } else { Ip::from_v6_be(v6) };
     // Unlike remote_port, local_port is in host order.
     Endpoint::new(ip, PortBe::from_host(port as u16))
+}
+
+/// A TCP socket's peer. As in [`local`].
+#[inline(always)]
+pub fn remote(ctx: *const bpf_sock_ops) -> Endpoint {
+    const AF_INET: u32 = 2;
+    // SAFETY: `ctx` is the hook's own context; the verifier checks each access.
+    let (family, v4, v6, port) = unsafe {
+        let words = (&raw const (*ctx).remote_ip6).cast::<u32>();
+        let word = |i: usize| words.add(i).read_volatile();
+        (
+            (&raw const (*ctx).family).read_volatile(),
+            (&raw const (*ctx).remote_ip4).read_volatile(),
+            [word(0), word(1), word(2), word(3)],
+            (&raw const (*ctx).remote_port).read_volatile(),
+        )
+    };
+    let ip = if family == AF_INET { Ip::from_v4_be(v4) } else { Ip::from_v6_be(v6) };
+    // A network-order word.
+    Endpoint::new(ip, PortBe::from_host(u32::from_be(port) as u16))
+}
+
+/// A TCP socket's own port, in host order.
+#[inline(always)]
+pub fn local_port(ctx: *const bpf_sock_ops) -> u16 {
+    // SAFETY: `ctx` is the hook's own context.
+    unsafe { (&raw const (*ctx).local_port).read_volatile() as u16 }
+}
+
+/// The network namespace of the socket.
+#[inline(always)]
+pub fn netns_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes this hook's context (kernel 5.15).
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// The socket of a `sock_ops` context; null unless it is a full one.
+///
+/// # Safety
+/// `ctx` must be the hook's own context.
+#[inline(always)]
+pub unsafe fn socket(ctx: *const bpf_sock_ops) -> *mut bpf_sock {
+    // SAFETY: the caller's promise; the verifier checks the access.
+    unsafe { (*ctx).__bindgen_anon_2.sk }
 }

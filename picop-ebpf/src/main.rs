@@ -9,6 +9,7 @@
 //!                                └ direct, header to write ── enrols the socket in SOCKS
 //!  first send(2)  ─> msg.rs (sk_msg of SOCKS) ── pushes HEADERS[flow.header] in front
 //!  its ACK        ─> sock_ops.rs ── takes the socket out of SOCKS: from here on plain TCP
+//!  relayed, later ─> graft.rs ── a client's (and a local server's) messages past the agent
 //!  getpeername(2) ─> peername.rs ── FLOWS[socket] ──> the address the application asked for
 //!  picop doctor ──> probe.rs (sk_msg): can this kernel push into a message and take it back?
 //! ```
@@ -30,6 +31,7 @@
 mod connect;
 mod ctx;
 mod fastopen;
+mod graft;
 mod maps;
 mod msg;
 mod peername;

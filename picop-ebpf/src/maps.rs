@@ -2,12 +2,13 @@
 //! ARCHITECTURE.md.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage, SockHash},
     macros::btf_map,
 };
 use picop_common::{
     addr::Endpoint,
     connect::{Event, Reason},
+    graft::{self, Pairing, Slot, Source, Target},
     maps::{
         AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original,
         OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
@@ -61,6 +62,36 @@ pub static FLOWS: SkStorage<Flow> = SkStorage::new();
 /// accepted, as when their listener is closed: an insert must not fail because of leftovers.
 #[btf_map]
 pub static ORIGINALS: LruHashMap<OriginalKey, Original, ORIGINALS_MAX> = LruHashMap::new();
+
+/// Grafted connections. Memory that the agent maps: neither side asks the other anything per message. (1 << 10 is
+/// BPF_F_MMAPABLE.)
+#[btf_map]
+pub static SLOTS: Array<Slot, { graft::SLOTS }, { 1 << 10 }> = Array::new();
+
+/// Slots that are nobody's. Filled by the agent; first in, first out, so that one rests before it is used again.
+#[btf_map]
+pub static FREE_SLOTS: Queue<u32, { graft::SLOTS }> = Queue::new();
+
+/// Application sockets that may be grafted, by socket cookie; `sk_msg` program `graft` runs for them.
+#[btf_map]
+pub static SOURCES: SockHash<u64, { graft::TARGETS_MAX }> = SockHash::new();
+
+/// The agent's sockets that messages may be redirected into, by socket cookie. No program.
+#[btf_map]
+pub static TARGETS: SockHash<u64, { graft::TARGETS_MAX }> = SockHash::new();
+
+/// What sources carry.
+#[btf_map]
+pub static SOURCE_OF: SkStorage<Source> = SkStorage::new();
+
+/// What targets carry. Of upstream sockets written by the agent, before they connect.
+#[btf_map]
+pub static TARGET_OF: SkStorage<Target> = SkStorage::new();
+
+/// Slots of the connections whose server, if it is on this node, is to be enrolled. From one end's ESTABLISHED to the
+/// other's; LRU, as most servers are elsewhere.
+#[btf_map]
+pub static EXPECTED: LruHashMap<Pairing, u32, { graft::EXPECTED_MAX }> = LruHashMap::new();
 
 /// Connections by [`Reason`].
 #[btf_map]

@@ -10,15 +10,14 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB, BPF_SOCK_OPS_RETRANS_CB_FLAG,
-        BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-        BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT, BPF_TCP_FIN_WAIT1, BPF_TCP_SYN_SENT,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB,
+        BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
+        BPF_TCP_FIN_WAIT1, BPF_TCP_SYN_SENT,
     },
     helpers::{
         bpf_ktime_get_ns,
-        generated::{
-            bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_map_delete_elem, bpf_sock_ops_cb_flags_set,
-        },
+        generated::{bpf_get_socket_cookie, bpf_map_delete_elem, bpf_sock_ops_cb_flags_set},
     },
     macros::sock_ops,
     programs::SockOpsContext,
@@ -26,11 +25,15 @@ use aya_ebpf::{
 use picop_common::{
     addr::PortBe,
     connect::{EJECTION_NS, Event},
-    maps::{FLOW_DIRECT, FLOW_FAILED, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, Flow, Original, OriginalKey},
+    maps::{
+        FLOW_DIRECT, FLOW_FAILED, FLOW_GRAFT, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, FLOW_RELAY_GRAFT, Flow,
+        Original, OriginalKey,
+    },
 };
 
 use crate::{
-    ctx::{flow_of, local},
+    ctx::{flow_of, local, netns_cookie},
+    graft,
     maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, happened},
 };
 
@@ -45,19 +48,30 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         op,
         BPF_SOCK_OPS_TCP_CONNECT_CB
             | BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
+            | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
             | BPF_SOCK_OPS_RTT_CB
             | BPF_SOCK_OPS_RETRANS_CB
             | BPF_SOCK_OPS_STATE_CB
     ) {
         return PROCEED;
     }
+    if op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        graft::server_established(&ctx);
+        return PROCEED;
+    }
     // SAFETY: the hook's own context; null unless the socket is a full one.
     let flow = flow_of(unsafe { (*ctx.ops).__bindgen_anon_2.sk });
     if flow.is_null() {
+        // A server that is the source of a graft.
+        graft::followed(&ctx, op);
         return PROCEED;
     }
     // SAFETY: not null, and the socket is locked by its owner during this callback.
     let flow = unsafe { &mut *flow };
+    if flow.state == FLOW_GRAFT {
+        graft::followed(&ctx, op);
+        return PROCEED;
+    }
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
         connecting(&ctx, flow);
     } else if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
@@ -83,7 +97,11 @@ fn connecting(ctx: &SockOpsContext, flow: &Flow) {
 #[inline(always)]
 fn established(ctx: &SockOpsContext, flow: &mut Flow) {
     if flow.state == FLOW_RELAY {
-        announce(ctx, flow);
+        announce(ctx, flow, 0);
+    } else if flow.state == FLOW_RELAY_GRAFT {
+        let graft = graft::client_established(ctx);
+        flow.state = if graft == 0 { FLOW_RELAY } else { FLOW_GRAFT };
+        announce(ctx, flow, graft);
     } else if flow.state == FLOW_INJECT {
         enrol(ctx, flow);
     } else if flow.watch != 0 {
@@ -92,16 +110,15 @@ fn established(ctx: &SockOpsContext, flow: &mut Flow) {
 }
 
 #[inline(always)]
-fn announce(ctx: &SockOpsContext, flow: &Flow) {
+fn announce(ctx: &SockOpsContext, flow: &Flow, graft: u32) {
     let key = OriginalKey {
-        // SAFETY: the helper takes this hook's context (kernel 5.15).
-        netns_cookie: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+        netns_cookie: netns_cookie(ctx),
         client: local(ctx.ops),
         // A network-order word.
         listener: PortBe::from_host(u32::from_be(ctx.remote_port()) as u16),
         pad: 0,
     };
-    let original = Original { client_cookie: cookie(ctx), destination: flow.original, pad: 0 };
+    let original = Original { client_cookie: cookie(ctx), destination: flow.original, graft };
     if ORIGINALS.insert(key, original, 0).is_err() {
         happened(Event::NoOriginal);
     }
@@ -209,13 +226,13 @@ fn unenrol(ctx: &SockOpsContext, flow: &mut Flow, event: Event) {
 
 /// Which callbacks this socket has besides the default ones.
 #[inline(always)]
-fn set_callbacks(ctx: &SockOpsContext, flags: u32) -> bool {
+pub fn set_callbacks(ctx: &SockOpsContext, flags: u32) -> bool {
     // SAFETY: the helper takes this hook's context. It answers with the bits the kernel does not know.
     unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, flags as i32) == 0 }
 }
 
 #[inline(always)]
-fn cookie(ctx: &SockOpsContext) -> u64 {
+pub fn cookie(ctx: &SockOpsContext) -> u64 {
     // SAFETY: the helper takes this hook's context.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }

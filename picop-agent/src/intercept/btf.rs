@@ -40,6 +40,34 @@ pub fn fast_open() -> Result<FastOpenLayout, BtfError> {
     fast_open_in(&fs::read(VMLINUX).map_err(BtfError::Read)?)
 }
 
+/// Where the running kernel keeps what tells whether a message may be redirected.
+pub fn graft() -> Result<GraftLayout, BtfError> {
+    graft_in(&fs::read(VMLINUX).map_err(BtfError::Read)?)
+}
+
+/// Places of members in bytes; 0 where unknown (neither is its struct's first).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GraftLayout {
+    /// `write_seq` of `tcp_sock`.
+    pub write_seq: u32,
+    /// `icsk_ulp_ops` of the `inet_connection_sock` that `tcp_sock` begins with.
+    pub ulp_ops: u32,
+}
+
+fn graft_in(bytes: &[u8]) -> Result<GraftLayout, BtfError> {
+    let btf = Btf::parse(bytes).ok_or(BtfError::Malformed)?;
+    let find = |structure, member, bits| {
+        let found = btf.member(structure, member).ok_or(BtfError::NoMember { structure, member })?;
+        // Whole words, and not the first: anything else is not what the programs read.
+        let as_read = found.bit != 0 && found.bit.is_multiple_of(bits) && found.bits == 0;
+        as_read.then_some(found.bit / 8).ok_or(BtfError::Malformed)
+    };
+    Ok(GraftLayout {
+        write_seq: find("tcp_sock", "write_seq", 32)?,
+        ulp_ops: find("inet_connection_sock", "icsk_ulp_ops", 64)?,
+    })
+}
+
 fn fast_open_in(bytes: &[u8]) -> Result<FastOpenLayout, BtfError> {
     const STRUCTURE: &str = "tcp_sock";
     let btf = Btf::parse(bytes).ok_or(BtfError::Malformed)?;

@@ -23,7 +23,10 @@ use std::{
 use picop_common::{
     addr::PortBe,
     maps::Workload,
-    route::{BASE, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_SERVER_FIRST, Route, RouteKey},
+    route::{
+        BASE, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE, ROUTE_SERVER_FIRST, Route,
+        RouteKey,
+    },
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -290,7 +293,11 @@ fn routes(direct_port: u16) -> Vec<(RouteKey, Route)> {
     vec![
         (
             key(RELAYED),
-            Route { flags: ROUTE_ITSELF | ROUTE_PROPAGATE | ROUTE_SERVER_FIRST, ..Route::default() },
+            Route {
+                // Nobody carries what it says: a graft's slot would wait for nothing.
+                flags: ROUTE_ITSELF | ROUTE_PROPAGATE | ROUTE_SERVER_FIRST | ROUTE_GRAFT_NEVER,
+                ..Route::default()
+            },
         ),
         (
             key(DIRECT),

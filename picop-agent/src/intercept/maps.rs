@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd as _, OwnedFd},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use aya::{
@@ -22,6 +22,7 @@ use picop_common::{
 
 use serde::Serialize;
 
+use super::grafts::Grafts;
 use crate::sys;
 
 /// A map could not be used.
@@ -59,6 +60,15 @@ pub enum MapsError {
     /// Two headers have the same key.
     #[error("two contexts have the same key; change one of them by a character")]
     HeaderCollision,
+    /// Memory cannot be shared with the programs.
+    #[error("cannot map the memory of map {name}")]
+    Share {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel says.
+        #[source]
+        source: std::io::Error,
+    },
     /// A read failed.
     #[error("cannot read map {name}")]
     Read {
@@ -83,6 +93,8 @@ pub struct Entries {
     pub originals: usize,
     /// Endpoints that did not take a connection; void by their time, though still there.
     pub unhealthy: usize,
+    /// Relayed connections whose client is enrolled for a graft, whether or not it has begun.
+    pub grafts: usize,
 }
 
 type Routes = HashMap<MapData, RouteKey, Route>;
@@ -102,6 +114,8 @@ pub struct Maps {
     socks: Mutex<SockHash<MapData, u64>>,
     counters: PerCpuArray<MapData, u64>,
     events: PerCpuArray<MapData, u64>,
+    /// Grafted connections.
+    pub grafts: Arc<Grafts>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -123,7 +137,7 @@ impl MapSource for Ebpf {
 }
 
 /// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
-pub const SHARED: [&str; 12] = [
+pub const SHARED: [&str; 17] = [
     "AGENT",
     "HEARTBEAT",
     "WORKLOADS",
@@ -136,6 +150,11 @@ pub const SHARED: [&str; 12] = [
     "COUNTERS",
     "EVENTS",
     "TOLD",
+    "SLOTS",
+    "FREE_SLOTS",
+    "SOURCES",
+    "TARGETS",
+    "TARGET_OF",
 ];
 
 fn shape(map: Map) -> Result<MapData, MapsError> {
@@ -145,7 +164,7 @@ fn shape(map: Map) -> Result<MapData, MapsError> {
     }
 }
 
-fn take<T>(source: &mut impl MapSource, name: &'static str) -> Result<T, MapsError>
+pub(super) fn take<T>(source: &mut impl MapSource, name: &'static str) -> Result<T, MapsError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
@@ -182,6 +201,7 @@ impl Maps {
             socks: Mutex::new(take(source, "SOCKS")?),
             counters: take(source, "COUNTERS")?,
             events: take(source, "EVENTS")?,
+            grafts: Arc::new(Grafts::take(source)?),
         })
     }
 
@@ -299,6 +319,7 @@ impl Maps {
             headers: count(lock(&self.headers).keys(), HEADERS_MAX),
             originals: count(lock(&self.originals).keys(), ORIGINALS_MAX),
             unhealthy: count(lock(&self.unhealthy).keys(), UNHEALTHY_MAX),
+            grafts: self.grafts.taken(),
         }
     }
 
@@ -382,7 +403,7 @@ fn write(name: &'static str) -> impl Fn(MapError) -> MapsError {
 }
 
 /// Removing what is not there is no failure.
-fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(MapError::KeyNotFound) => Ok(()),

@@ -45,8 +45,12 @@ pub fn load() -> Result<Ebpf, LoadError> {
 }
 
 fn load_with(layout: &FastOpenLayout) -> Result<Ebpf, LoadError> {
+    // Where these places are not known, nothing is redirected; `graft_probe` says so.
+    let graft = btf::graft().unwrap_or_default();
     EbpfLoader::new()
         .override_global("FAST_OPEN", layout, true)
+        .override_global("WRITE_SEQ_AT", &graft.write_seq, true)
+        .override_global("ULP_OPS_AT", &graft.ulp_ops, true)
         .load(OBJECT)
         .map_err(|e| LoadError(Box::new(e)))
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/<cgroup id>-<object hash>/map-NAME     what the agent shares with the programs
+//!                              /prog-agent_ops  for the agent's own cgroup, which is another one after its pod's restart
 //!                              /link-NAME    one per attachment
 //! ```
 //! An agent of the same build adopts them as they are. One of another build attaches its own programs beside the old
@@ -20,7 +21,10 @@ use aya::{
     Ebpf,
     maps::{Array, Map, MapData, MapError, SockHash},
     pin::PinError,
-    programs::links::{FdLink, LinkError, PinnedLink},
+    programs::{
+        ProgramError, SockOps,
+        links::{FdLink, LinkError, PinnedLink},
+    },
 };
 
 use picop_common::{connect::HEARTBEAT_STALE_NS, maps::SOCKS_MAX};
@@ -30,7 +34,7 @@ use super::{
     heartbeat, leave,
     maps::{self, MapSource, MapsError, SHARED},
     object,
-    programs::{Attached, CONNECT, link_names},
+    programs::{self, AGENT_OPS, AttachError, Attached, CONNECT, link_names},
 };
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -74,9 +78,21 @@ pub enum PinsError {
         #[source]
         source: Box<LinkError>,
     },
+    /// A pinned program cannot be opened.
+    #[error("cannot adopt {path}")]
+    Program {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<ProgramError>,
+    },
     /// A map is missing.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// A program is missing.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
 }
 
 /// The pins of one build of the programs on one cgroup.
@@ -107,18 +123,23 @@ impl Pins {
     /// Whether a whole set is there. A part of one is what an agent left that died in the middle.
     pub fn are_whole(&self) -> bool {
         SHARED.iter().all(|name| self.map_path(name).exists())
+            && self.program_path().exists()
             && link_names().all(|name| self.link_path(name).exists())
     }
 
     /// Pins all maps, then all links: a set is whole only with its last link.
-    pub fn pin(&self, ebpf: &Ebpf, attached: Attached) -> Result<Attached, PinsError> {
+    pub fn pin(&self, ebpf: &mut Ebpf, attached: Attached) -> Result<Attached, PinsError> {
         remove_dir(&self.dir)?;
         fs::create_dir(&self.dir).map_err(|source| PinsError::Io { path: self.dir.clone(), source })?;
         for name in SHARED {
             let path = self.map_path(name);
-            let map = ebpf.map(name).ok_or(MapsError::Missing { name, source: None })?;
+            let map = Ebpf::map(ebpf, name).ok_or(MapsError::Missing { name, source: None })?;
             map.pin(&path).map_err(|source| PinsError::Pin { path, source: Box::new(source) })?;
         }
+        let path = self.program_path();
+        programs::agent_ops(ebpf)?
+            .pin(&path)
+            .map_err(|source| PinsError::Pin { path, source: Box::new(source) })?;
         let Attached { links, ids } = attached;
         let links = links.into_iter().map(|(name, link)| {
             let path = self.link_path(name);
@@ -143,6 +164,12 @@ impl Pins {
         Ok(Attached { links, ids })
     }
 
+    /// The program for the agent's own cgroup.
+    pub fn agent_ops(&self) -> Result<SockOps, PinsError> {
+        let path = self.program_path();
+        SockOps::from_pin(&path).map_err(|source| PinsError::Program { path, source: Box::new(source) })
+    }
+
     /// Retires the programs of other builds on the same cgroup: see the module. Returns how many sets were found.
     pub fn retire_others(&self) -> Result<usize, PinsError> {
         let mut found = 0;
@@ -160,6 +187,10 @@ impl Pins {
             }
         }
         Ok(found)
+    }
+
+    fn program_path(&self) -> PathBuf {
+        program_path(&self.dir)
     }
 
     fn map_path(&self, name: &str) -> PathBuf {
@@ -265,6 +296,10 @@ fn pinned_map(dir: &Path, name: &'static str) -> Result<Map, MapsError> {
         .map_err(|source| MapsError::Missing { name, source: Some(source) })
 }
 
+fn program_path(dir: &Path) -> PathBuf {
+    dir.join(format!("prog-{AGENT_OPS}"))
+}
+
 fn cgroup_of(dir: &Path) -> Option<u64> {
     dir.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
@@ -323,6 +358,7 @@ fn remove_dir(dir: &Path) -> Result<(), PinsError> {
     for name in links {
         remove_file(&link_path(dir, name))?;
     }
+    remove_file(&program_path(dir))?;
     for name in SHARED {
         remove_file(&dir.join(format!("map-{name}")))?;
     }

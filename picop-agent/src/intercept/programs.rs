@@ -107,8 +107,11 @@ pub const CONNECT: [&str; 2] = ["connect4", "connect6"];
 /// The one hook on TCP events.
 pub const SOCK_OPS: &str = "sock_ops";
 
-/// The program of enrolled sockets' messages, and the map it is attached to.
-pub const SK_MSG: (&str, &str) = ("msg", "SOCKS");
+/// The programs of enrolled sockets' messages, and the maps they are attached to.
+pub const SK_MSG: [(&str, &str); 2] = [("msg", "SOCKS"), ("graft", "SOURCES")];
+
+/// The hook on TCP events of the agent's own cgroup.
+pub const AGENT_OPS: &str = "agent_ops";
 
 /// A `bpf_link` always lets others attach beside it: the kernel adds `BPF_F_ALLOW_MULTI` itself
 /// (`cgroup_bpf_link_attach`) and, up to 6.12 at least, answers EINVAL to any flag given with a link. `Single` is how
@@ -158,13 +161,18 @@ pub fn load(ebpf: &mut Ebpf) -> Result<(), AttachError> {
     }
     let ops: &mut SockOps = program(ebpf, SOCK_OPS)?;
     ops.load().map_err(|e| AttachError::Load { name: SOCK_OPS, source: Box::new(e) })?;
+    let ops: &mut SockOps = program(ebpf, AGENT_OPS)?;
+    ops.load().map_err(|e| AttachError::Load { name: AGENT_OPS, source: Box::new(e) })?;
     attach_to_socks(ebpf)
 }
 
-/// The kernel has no `bpf_link` for this attachment: it lives as long as the map, whoever made it, and a sockhash nobody
-/// enrols sockets in does nothing.
+/// The kernel has no `bpf_link` for these attachments: they live as long as their maps, whoever made them, and a sockhash
+/// nobody enrols sockets in does nothing.
 pub fn attach_to_socks(ebpf: &mut Ebpf) -> Result<(), AttachError> {
-    let (name, map) = SK_MSG;
+    SK_MSG.into_iter().try_for_each(|(name, map)| attach_to_map(ebpf, name, map))
+}
+
+fn attach_to_map(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), AttachError> {
     let failed = |e: ProgramError| AttachError::Load { name, source: Box::new(e) };
     let socks: SockHash<_, u64> =
         ebpf.map(map).and_then(|m| m.try_into().ok()).ok_or(AttachError::Missing { name: map })?;
@@ -212,6 +220,24 @@ pub fn attach(ebpf: &mut Ebpf, cgroup: &Cgroup) -> Result<Attached, AttachError>
         there(name, kind, id)?;
     }
     Ok(Attached { links, ids: own })
+}
+
+/// Attaches the hook on the agent's own sockets: no pod is concerned, and it goes with the agent.
+pub fn attach_to_own(ops: &mut SockOps, own: &Cgroup) -> Result<FdLink, AttachError> {
+    let path = &own.dir;
+    let dir = File::open(path).map_err(|source| AttachError::Open { path: path.clone(), source })?;
+    let failed =
+        |e: ProgramError| AttachError::Attach { name: AGENT_OPS, path: path.clone(), source: Box::new(e) };
+    let link = ops.attach(&dir, MODE).map_err(failed)?;
+    ops.take_link(link)
+        .map_err(failed)?
+        .try_into()
+        .map_err(|source: LinkError| AttachError::Link { name: AGENT_OPS, source: Box::new(source) })
+}
+
+/// The loaded program, to be attached or pinned.
+pub fn agent_ops(ebpf: &mut Ebpf) -> Result<&mut SockOps, AttachError> {
+    program(ebpf, AGENT_OPS)
 }
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, AttachError>

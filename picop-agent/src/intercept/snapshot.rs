@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use picop_common::{
     connect::{Event, HEARTBEAT_STALE_NS, Reason},
-    maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, AGENT_TELL},
+    maps::{AGENT_FULL, AGENT_GRAFT, AGENT_GRAFT_AUTO, AGENT_INJECT, AGENT_REVERSE, AGENT_TELL},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
@@ -84,8 +84,14 @@ impl Snapshot {
 }
 
 fn flags(bits: u32) -> Vec<&'static str> {
-    let names =
-        [(AGENT_INJECT, "inject"), (AGENT_REVERSE, "reverse"), (AGENT_FULL, "full"), (AGENT_TELL, "tell")];
+    let names = [
+        (AGENT_INJECT, "inject"),
+        (AGENT_REVERSE, "reverse"),
+        (AGENT_FULL, "full"),
+        (AGENT_TELL, "tell"),
+        (AGENT_GRAFT, "graft"),
+        (AGENT_GRAFT_AUTO, "graft_auto"),
+    ];
     names.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| name).collect()
 }
 

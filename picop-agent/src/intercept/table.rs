@@ -10,14 +10,14 @@ use std::{
 use picop_common::{
     addr::Endpoint,
     route::{
-        BASE, REVERSE, ROUTE_ITSELF, ROUTE_PROPAGATE, ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route, RouteKey,
-        environment_key,
+        BASE, REVERSE, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROPAGATE, ROUTE_REFUSE,
+        ROUTE_SERVER_FIRST, Route, RouteKey, environment_key,
     },
 };
 
 use crate::{
     protocol::EnvId,
-    route::{Base, Endpoints, Fallback, HeaderPolicy, RouteTable, Service, SpeaksFirst},
+    route::{Base, Endpoints, Fallback, GraftPolicy, HeaderPolicy, RouteTable, Service, SpeaksFirst},
 };
 
 /// Most endpoints of one group that direct connections are spread over, the heaviest; the relay uses all.
@@ -84,6 +84,11 @@ fn service_entries(entries: &mut Vec<(RouteKey, Route)>, service: &Service, addr
     if service.speaks_first == SpeaksFirst::Server {
         flags |= ROUTE_SERVER_FIRST;
     }
+    flags |= match service.graft {
+        GraftPolicy::Auto => 0,
+        GraftPolicy::Always => ROUTE_GRAFT_ALWAYS,
+        GraftPolicy::Never => ROUTE_GRAFT_NEVER,
+    };
     match &service.base {
         Base::Itself => group(entries, BASE, address, &Endpoints::default(), flags | ROUTE_ITSELF),
         Base::Endpoints(endpoints) => group(entries, BASE, address, endpoints, flags),

@@ -54,6 +54,10 @@ pub async fn run(
             }
             Err(error) => tracing::error!(error = chain(&error), "cannot tell the hooks what they may do"),
         }
+        let lost = maps.grafts.sweep();
+        if lost > 0 {
+            tracing::warn!(lost, "connections that could have been grafted were never accepted");
+        }
         if let Ok(events) = maps.events() {
             for (event, connections) in grown(events, &mut events_seen) {
                 let name = event.as_str();

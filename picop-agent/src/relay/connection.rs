@@ -8,6 +8,7 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
+    graft::Graft,
     late::{FirstWord, first_word},
     pump::{self, Carried, End},
     server::{Shared, Workload, reset},
@@ -15,9 +16,11 @@ use super::{
     upstream::{self, Connected, UpstreamError},
 };
 use crate::{
+    intercept::grafts::Ticket,
     protocol::{Context, ExpectHeader, HeadError, HeadKind, read_head},
     route::{
-        Backends, ContextSource, Decision, Facts, HeaderPolicy, Reason, RouteTable, WorkloadSpec, decide,
+        Backends, ContextSource, Decision, Facts, GraftPolicy, HeaderPolicy, Reason, RouteTable,
+        WorkloadSpec, decide,
     },
     telemetry::{
         access::{AccessRecord, Outcome},
@@ -55,16 +58,19 @@ async fn try_serve(
     listener_port: u16,
     record: &mut AccessRecord,
 ) -> Result<(), Ended> {
-    let original = match shared.maps.take_original(workload.managed.netns_cookie, from, listener_port) {
-        Ok(Some(original)) => SocketAddr::from(original.destination),
-        // The second loop guard: whoever connects to the listener itself wanted to go nowhere else.
-        Ok(None) => return Err((Outcome::NoOriginal, "no destination was recorded for it".to_owned())),
-        Err(error) => return Err((Outcome::Internal, chain(&error))),
-    };
+    let (original, ticket) =
+        match shared.maps.take_original(workload.managed.netns_cookie, from, listener_port) {
+            Ok(Some(original)) => {
+                (SocketAddr::from(original.destination), shared.maps.grafts.claim(&original))
+            }
+            // The second loop guard: whoever connects to the listener itself wanted to go nowhere else.
+            Ok(None) => return Err((Outcome::NoOriginal, "no destination was recorded for it".to_owned())),
+            Err(error) => return Err((Outcome::Internal, chain(&error))),
+        };
     record.original = Some(original);
     // One table and one spec for the whole connection, whatever changes meanwhile.
     let (table, spec) = (shared.routes.load(), workload.managed.spec.load_full());
-    let router = Router { shared, workload, table, spec, original };
+    let router = Router { shared, workload, table, spec, original, ticket };
 
     let mut head = BytesMut::new();
     let timeout = shared.limits.header_timeout;
@@ -102,7 +108,8 @@ async fn try_serve(
         router.connect(read.context, &head, First::Sent, record).await?
     };
     let payload = head.len() as u64;
-    drop((router, head));
+    drop(head);
+    let graft = router.graft(client, &upstream.server);
 
     let Upstream { server, first, sent } = upstream;
     if let Err(error) = server.send_all(&first[sent..]).await {
@@ -112,7 +119,7 @@ async fn try_serve(
     drop(first);
     carried.up.fetch_add(payload, Ordering::Relaxed);
 
-    Tally { carried: &carried, server: &server, record, orderly: false }.run(client).await
+    Tally { carried: &carried, server: &server, graft, record, orderly: false }.run(client).await
 }
 
 fn bad_head(error: &HeadError) -> Ended {
@@ -130,6 +137,8 @@ struct Router<'a> {
     table: Arc<RouteTable>,
     spec: Arc<WorkloadSpec>,
     original: SocketAddr,
+    /// The client's place in a graft, if it is enrolled for one.
+    ticket: Option<Ticket>,
 }
 
 /// A connection to a backend.
@@ -162,6 +171,13 @@ impl Router<'_> {
         }
     }
 
+    /// The graft to come, if the client is enrolled for one and the service still wants it.
+    fn graft(self, client: &Socket, server: &Socket) -> Option<Graft> {
+        let ticket = self.ticket?;
+        let policy = self.table.service_at(&self.original).map_or(GraftPolicy::Never, |s| s.graft);
+        Graft::new(ticket, policy, client, server)
+    }
+
     /// Decides, and connects.
     async fn connect(
         &self,
@@ -190,16 +206,23 @@ impl Router<'_> {
         let mut first = outgoing.header;
         first.extend_from_slice(head);
         let early = if when == First::Sent { &first[..] } else { &[] };
-        let Connected { server, backend, sent } =
-            upstream::connect(&self.workload.sockets, maps, &backends, turn, early, limits.connect_timeout)
-                .await
-                .map_err(|error| {
-                    let outcome = match error {
-                        UpstreamError::Netns(_) => Outcome::Internal,
-                        UpstreamError::AllFailed { .. } | UpstreamError::None => Outcome::UpstreamFailed,
-                    };
-                    (outcome, chain(&error))
-                })?;
+        let Connected { server, backend, sent } = upstream::connect(
+            &self.workload.sockets,
+            maps,
+            &backends,
+            turn,
+            early,
+            self.ticket.as_ref(),
+            limits.connect_timeout,
+        )
+        .await
+        .map_err(|error| {
+            let outcome = match error {
+                UpstreamError::Netns(_) => Outcome::Internal,
+                UpstreamError::AllFailed { .. } | UpstreamError::None => Outcome::UpstreamFailed,
+            };
+            (outcome, chain(&error))
+        })?;
         record.backend = Some(backend);
         Ok(Upstream { server, first, sent })
     }
@@ -209,13 +232,14 @@ impl Router<'_> {
 struct Tally<'a> {
     carried: &'a Carried,
     server: &'a Socket,
+    graft: Option<Graft>,
     record: &'a mut AccessRecord,
     orderly: bool,
 }
 
 impl Tally<'_> {
     async fn run(mut self, client: &Socket) -> Result<(), Ended> {
-        match pump::pump(client, self.server, self.carried).await {
+        match pump::pump(client, self.server, self.carried, self.graft.as_mut()).await {
             End::Closed => {
                 self.orderly = true;
                 self.record.end(Outcome::Ok, None);
@@ -231,6 +255,9 @@ impl Drop for Tally<'_> {
     fn drop(&mut self) {
         self.record.bytes_up = self.carried.up.load(Ordering::Relaxed);
         self.record.bytes_down = self.carried.down.load(Ordering::Relaxed);
+        if let Some(graft) = &self.graft {
+            graft.tell(self.record);
+        }
         if !self.orderly {
             reset(self.server);
         }

@@ -17,7 +17,12 @@ use std::{
 use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
 
-use super::{buffers::Buffer, pipes::Pipe, socket::Socket};
+use super::{
+    buffers::Buffer,
+    graft::{self, Graft},
+    pipes::Pipe,
+    socket::Socket,
+};
 
 /// How long after one side is gone the last bytes it sent may take to reach the other.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -61,10 +66,11 @@ enum Stopped {
 /// Carries until both directions have ended, or one side is gone.
 ///
 /// When both have ended, the last FIN is yet to be sent: closing the sockets sends it, and both are to be closed then.
-pub async fn pump(client: &Socket, upstream: &Socket, carried: &Carried) -> End {
+pub async fn pump(client: &Socket, upstream: &Socket, carried: &Carried, graft: Option<&mut Graft>) -> End {
+    let (graft_up, graft_down) = graft.map(Graft::directions).unzip();
     let mut pump = Pump {
-        up: Direction::new(client, upstream, &carried.up),
-        down: Direction::new(upstream, client, &carried.down),
+        up: Direction::new(client, upstream, &carried.up, graft_up),
+        down: Direction::new(upstream, client, &carried.down, graft_down),
         gone: None,
     };
     poll_fn(|cx| pump.poll(cx)).await
@@ -156,6 +162,8 @@ struct Direction<'a> {
     /// What was read and is yet to be written. An idle connection holds nothing.
     held: Held,
     by: By,
+    /// What the kernel carries past this.
+    graft: Option<graft::Direction<'a>>,
     /// Waits for room to write, and reads nothing meanwhile.
     stuck: bool,
     done: bool,
@@ -181,9 +189,16 @@ enum Held {
 }
 
 impl<'a> Direction<'a> {
-    fn new(from: &'a Socket, to: &'a Socket, carried: &'a AtomicU64) -> Self {
-        let (held, by) = (Held::Nothing, By::Copy { full: 0 });
-        Self { from, to, carried, held, by, stuck: false, done: false, failed: None }
+    fn new(
+        from: &'a Socket,
+        to: &'a Socket,
+        carried: &'a AtomicU64,
+        graft: Option<graft::Direction<'a>>,
+    ) -> Self {
+        // What is grafted is not spliced: the little that comes here is to be through soon.
+        let by = if graft.is_some() { By::CopyOnly } else { By::Copy { full: 0 } };
+        let held = Held::Nothing;
+        Self { from, to, carried, held, by, graft, stuck: false, done: false, failed: None }
     }
 
     /// Carries what there is. Ready, once, when it is done.
@@ -205,18 +220,36 @@ impl<'a> Direction<'a> {
         let mut turn = 0;
         while turn < TURN {
             ready!(self.poll_write(cx)).map_err(Stopped::Writing)?;
+            ready!(self.poll_grafted(cx)).map_err(Stopped::Writing)?;
             let Poll::Ready(read) = self.poll_read(cx) else {
                 self.held = Held::Nothing;
                 return Poll::Pending;
             };
             match read.map_err(Stopped::Reading)? {
-                0 => return Poll::Ready(Ok(())),
+                0 => return Poll::Ready(self.end_of_stream().map_err(Stopped::Reading)),
                 read => turn += read,
             }
         }
         // A fast pair would keep its thread for itself.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// When all that was read is written: begins the graft if it is time, and waits while nothing is to be read because of it.
+    fn poll_grafted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(graft) = &mut self.graft else { return Poll::Ready(Ok(())) };
+        graft.engage(self.from, self.to);
+        let room = graft.poll_room(cx, self.from, self.to);
+        self.stuck = room.is_pending();
+        if self.stuck {
+            self.held = Held::Nothing;
+        }
+        room
+    }
+
+    /// A read found the end.
+    fn end_of_stream(&mut self) -> io::Result<()> {
+        self.graft.take().map_or(Ok(()), |graft| graft.end(self.from))
     }
 
     /// Reads, when all that was read before is written.
@@ -275,8 +308,13 @@ impl<'a> Direction<'a> {
             self.stuck = sent.is_pending();
             match ready!(sent)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                sent => self.carried.fetch_add(sent as u64, Ordering::Relaxed),
-            };
+                sent => {
+                    self.carried.fetch_add(sent as u64, Ordering::Relaxed);
+                    if let Some(graft) = &mut self.graft {
+                        graft.relayed(sent);
+                    }
+                }
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! Connecting to a backend, from inside the workload's network namespace: the server sees the workload's address, and
 //! network policy holds.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd as _, time::Duration};
 
 use tokio::time::timeout;
 
 use super::{socket::Socket, sockets::Sockets};
 use crate::{
     intercept::{
+        grafts::Ticket,
         heartbeat::now_ns,
         maps::Maps,
         netns::{Family, NetnsError},
@@ -49,13 +50,15 @@ pub struct Connected {
 }
 
 /// Connects to the first of the backends that takes it, starting with the one whose turn it is; those seen not to work a
-/// moment ago, by this or by a direct connection, come last. What is to be sent `first` goes out as soon as it can.
+/// moment ago, by this or by a direct connection, come last. What is to be sent `first` goes out as soon as it can. With a
+/// ticket the socket is prepared for a `graft`.
 pub async fn connect(
     sockets: &Sockets,
     maps: &Maps,
     backends: &Backends,
     turn: usize,
     first: &[u8],
+    graft: Option<&Ticket>,
     patience: Duration,
 ) -> Result<Connected, UpstreamError> {
     let mut failure = UpstreamError::None;
@@ -67,7 +70,7 @@ pub async fn connect(
         order.sort_by_cached_key(|to| maps.is_ejected(*to, now));
     }
     for (tried, to) in order.into_iter().enumerate() {
-        match attempt(sockets, to, first, patience).await {
+        match attempt(sockets, to, first, graft, patience).await {
             Ok((server, sent)) => return Ok(Connected { server, backend: to, sent }),
             Err(Failure::Netns(error)) => return Err(error.into()),
             Err(Failure::Io(source)) => {
@@ -86,9 +89,13 @@ async fn attempt(
     sockets: &Sockets,
     to: SocketAddr,
     first: &[u8],
+    graft: Option<&Ticket>,
     patience: Duration,
 ) -> Result<(Socket, usize), Failure> {
     let server = Socket::new(sockets.take(Family::of(to)).await??.into());
+    if let Some(ticket) = graft {
+        ticket.upstream(server.as_fd())?;
+    }
     server.connect(to)?;
     if !first.is_empty() {
         // A server on this node has answered the SYN before `connect` returned: nothing needs to be waited for.

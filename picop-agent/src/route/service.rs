@@ -33,6 +33,20 @@ pub enum SpeaksFirst {
     Server,
 }
 
+/// Whether the payload of relayed connections is carried past the agent, by the kernel, once they are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GraftPolicy {
+    /// Where no application can tell on this node's kernel (see `picop doctor`), and for connections that carry enough.
+    #[default]
+    Auto,
+    /// Wherever the kernel can. On many kernels an application that asks how many bytes wait (FIONREAD) is told 0
+    /// meanwhile, and a read that blocks in one thread while another writes may fail with EAGAIN.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
 /// What becomes of a connection whose variant exists but has no endpoint that could take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -74,6 +88,8 @@ pub struct Service {
     pub expect_header: ExpectHeader,
     /// Who sends the first bytes. Matters where the server is to be told the context.
     pub speaks_first: SpeaksFirst,
+    /// Whether relayed connections are grafted.
+    pub graft: GraftPolicy,
 }
 
 impl Service {
@@ -88,6 +104,7 @@ impl Service {
             fallback: Fallback::default(),
             expect_header: ExpectHeader::default(),
             speaks_first: SpeaksFirst::default(),
+            graft: GraftPolicy::default(),
         }
     }
 

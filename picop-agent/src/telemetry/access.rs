@@ -71,6 +71,12 @@ pub struct AccessRecord {
     pub bytes_up: u64,
     /// Payload bytes, server to client.
     pub bytes_down: u64,
+    /// Of those to the server, the bytes that the kernel carried past the agent.
+    pub grafted_up: u64,
+    /// Of those to the client.
+    pub grafted_down: u64,
+    /// How often a message was passed to the agent while the connection was grafted, and why, as `reason=count`.
+    pub graft_passes: Option<String>,
     /// How it ended. As long as nobody says otherwise, the agent ended it.
     pub outcome: Outcome,
     /// In words, if it did not end well.
@@ -91,6 +97,9 @@ impl AccessRecord {
             dropped: 0,
             bytes_up: 0,
             bytes_down: 0,
+            grafted_up: 0,
+            grafted_down: 0,
+            graft_passes: None,
             outcome: Outcome::Drained,
             error: None,
         }
@@ -121,6 +130,9 @@ impl Drop for AccessRecord {
             dropped = self.dropped,
             bytes_up = self.bytes_up,
             bytes_down = self.bytes_down,
+            grafted_up = self.grafted_up,
+            grafted_down = self.grafted_down,
+            graft_passes = self.graft_passes,
             duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             outcome = self.outcome.as_str(),
             error = self.error,

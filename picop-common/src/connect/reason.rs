@@ -107,6 +107,14 @@ counted! {
         /// A first write took longer than its header to be acknowledged: the socket left the map, but the kernel lets go of
         /// it only when that write returns. Counted once a connection.
         Lingered = "lingered",
+        /// A client's socket was enrolled for a graft.
+        GraftClient = "graft_client",
+        /// A server's socket was enrolled for a graft.
+        GraftServer = "graft_server",
+        /// A socket could not be enrolled for a graft: another sockmap has it, or all slots are taken.
+        GraftFailed = "graft_failed",
+        /// A socket enrolled for a graft left the map.
+        GraftLeft = "graft_left",
     }
 }
 

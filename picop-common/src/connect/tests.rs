@@ -143,7 +143,7 @@ fn to(endpoint: &str, reason: Reason) -> Decision {
 }
 
 fn relay4(reason: Reason) -> Decision {
-    Decision::Relay(addr("127.0.0.1:4001").into(), reason)
+    Decision::Relay { to: addr("127.0.0.1:4001").into(), graft: false, reason }
 }
 
 fn instrumented(f: &mut Fake) {
@@ -247,7 +247,7 @@ fn injected() {
 
 #[test]
 fn relayed() {
-    let relay6 = Decision::Relay(addr("[::1]:6001").into(), Reason::RelayHeader);
+    let relay6 = Decision::Relay { to: addr("[::1]:6001").into(), graft: false, reason: Reason::RelayHeader };
     let stale = HEARTBEAT_STALE_NS + 1;
     assert_eq!(with(instrumented), relay4(Reason::RelayHeader));
     let asked = with(|f| f.workload.as_mut().unwrap().flags = WORKLOAD_RELAY);
@@ -262,7 +262,7 @@ fn relayed() {
     );
     assert_eq!(
         with(|f| f.destination = addr(MIXED)),
-        Decision::Relay(addr("[::1]:6001").into(), Reason::RelayFamily)
+        Decision::Relay { to: addr("[::1]:6001").into(), graft: false, reason: Reason::RelayFamily }
     );
     // Where the relay cannot be reached, its connections go to the base.
     for (name, got, reason) in [

@@ -58,7 +58,7 @@ fn kernel(request: u32, connect: u32, connect_bits: u32) -> Vec<u8> {
     it.words(&[0, KIND_POINTER << 24, 1]); // 2
     it.structure(KIND_UNION, "", false, &[("other", 1, 0, 0), ("fastopen_req", 2, 0, 0)]); // 3
     it.structure(KIND_STRUCT, "", false, &[("before", 2, 0, 0), ("", 3, 64, 0)]); // 4
-    it.structure(KIND_STRUCT, "sock", false, &[("fastopen_req", 2, 64, 0)]); // 5
+    it.structure(KIND_STRUCT, "sock", false, &[("fastopen_req", 2, 64, 0), ("write_seq", 1, 32, 0)]); // 5
     it.structure(
         KIND_STRUCT,
         "tcp_sock",
@@ -95,17 +95,41 @@ fn what_the_programs_could_not_read_is_not_known() {
     assert!(matches!(missing, Err(BtfError::NoMember { member: "fastopen_connect", .. })), "{missing:?}");
 }
 
+#[test]
+fn what_a_graft_reads_is_found_in_its_own_structs() {
+    let with = |write_seq: u32, bits: u32, ulp_ops: u32| {
+        let mut it = Written::new();
+        it.structure(KIND_STRUCT, "sock", true, &[("write_seq", 1, 32, 0), ("icsk_ulp_ops", 2, 64, 0)]);
+        it.structure(KIND_STRUCT, "tcp_sock", true, &[("sk", 1, 0, 0), ("write_seq", 2, write_seq, bits)]);
+        it.structure(KIND_STRUCT, "inet_connection_sock", true, &[("icsk_ulp_ops", 2, ulp_ops, 0)]);
+        graft_in(&it.bytes())
+    };
+    assert_eq!(with(8 * 1700, 0, 8 * 1200).unwrap(), GraftLayout { write_seq: 1700, ulp_ops: 1200 });
+    for (name, found) in [
+        ("a bit field", with(8 * 1700, 3, 8 * 1200)),
+        ("across words", with(8 * 1702, 0, 8 * 1200)),
+        ("a pointer across words", with(8 * 1700, 0, 8 * 1204)),
+        ("the first member", with(8 * 1700, 0, 0)),
+    ] {
+        assert!(matches!(found, Err(BtfError::Malformed)), "{name}: {found:?}");
+    }
+    let missing = graft_in(&kernel(8 * 2040, 8 * 1701 + 3, 1));
+    assert!(matches!(missing, Err(BtfError::NoMember { member: "write_seq", .. })), "{missing:?}");
+}
+
 /// Whatever is cut off or overwritten: an error, or a layout, but no panic.
 #[test]
 fn garbage_is_refused() {
     let whole = kernel(8 * 2040, 8 * 1701 + 3, 1);
     for len in 0..whole.len() {
         assert!(fast_open_in(&whole[..len]).is_err(), "the first {len} bytes");
+        assert!(graft_in(&whole[..len]).is_err(), "the first {len} bytes");
     }
     for at in 0..whole.len() {
         let mut changed = whole.clone();
         changed[at] ^= 0xff;
         drop(fast_open_in(&changed));
+        drop(graft_in(&changed));
     }
 }
 
@@ -114,6 +138,11 @@ fn garbage_is_refused() {
 fn this_kernel_is_understood() {
     match fast_open() {
         Ok(layout) => assert!(layout.is_known() && layout.request < 16_384, "{layout:?}"),
+        Err(BtfError::Read(error)) => println!("skipped: {error}"),
+        Err(error) => panic!("{error}"),
+    }
+    match graft() {
+        Ok(layout) => assert!(layout.write_seq < 16_384 && layout.ulp_ops < 16_384, "{layout:?}"),
         Err(BtfError::Read(error)) => println!("skipped: {error}"),
         Err(error) => panic!("{error}"),
     }

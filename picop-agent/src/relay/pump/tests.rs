@@ -26,7 +26,7 @@ fn relay() -> (TcpStream, TcpStream, thread::JoinHandle<(End, u64, u64)>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async move {
             let carried = Carried::default();
-            let end = pump(&down, &up, &carried).await;
+            let end = pump(&down, &up, &carried, None).await;
             if end != End::Closed {
                 for socket in [&down, &up] {
                     SockRef::from(socket).set_linger(Some(Duration::ZERO)).expect("a socket");

@@ -111,8 +111,17 @@ impl Check {
 
     /// The service of an entry; a value that has a problem is left out of it.
     fn service(&mut self, entry: &At<ServiceEntry>) -> Service {
-        let ServiceEntry { name, addresses, header, expect_header, speaks_first, fallback, base, variants } =
-            &entry.value;
+        let ServiceEntry {
+            name,
+            addresses,
+            header,
+            expect_header,
+            speaks_first,
+            graft,
+            fallback,
+            base,
+            variants,
+        } = &entry.value;
         self.name(name);
         let own = self.own_addresses(&name.value, addresses);
         let base = base.as_ref().map_or(Base::Itself, |list| {
@@ -133,6 +142,7 @@ impl Check {
             fallback: *fallback,
             expect_header,
             speaks_first: *speaks_first,
+            graft: *graft,
         }
     }
 

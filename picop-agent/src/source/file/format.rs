@@ -13,7 +13,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::{
     protocol::{EnvId, ExpectHeader},
-    route::{ContextSource, Fallback, HeaderPolicy, PathChoice, SpeaksFirst, Weight},
+    route::{ContextSource, Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst, Weight},
 };
 
 /// The services whose connections picop routes by environment, and the workloads it does that for.
@@ -52,6 +52,10 @@ pub(super) struct ServiceEntry {
     /// server must get the header at once.
     #[serde(default)]
     pub speaks_first: SpeaksFirst,
+    /// Whether the payload of relayed connections is carried past the agent, by the kernel, once they are under way: `auto`
+    /// where no application can tell, `always` wherever the kernel can, `never` nowhere.
+    #[serde(default)]
+    pub graft: GraftPolicy,
     /// Where connections of an environment go when its variant has no endpoint: to the base, or nowhere.
     #[serde(default)]
     pub fallback: Fallback,

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::route::{Fallback, HeaderPolicy, PathChoice, SpeaksFirst};
+use crate::route::{Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst};
 
 fn read(text: &str) -> Result<RouteTable, String> {
     table(text, Path::new("routes.yaml")).map_err(|error| error.to_string())
@@ -17,6 +17,7 @@ services:
     header: propagate
     expect_header: sniff(200ms)
     speaks_first: server
+    graft: always
     fallback: refuse
     base: ["10.77.0.2:8080"]
     variants:
@@ -51,6 +52,7 @@ workloads:
         fallback: Fallback::Refuse,
         expect_header: ExpectHeader::Sniff(std::time::Duration::from_millis(200)),
         speaks_first: SpeaksFirst::Server,
+        graft: GraftPolicy::Always,
     };
     let pods = WorkloadSpec {
         cgroup: CgroupPattern::new("kubepods.slice/*/pod*").unwrap(),
