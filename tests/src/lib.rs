@@ -23,6 +23,7 @@ mod pod;
 mod privilege;
 mod process;
 pub mod soak;
+pub mod stream;
 mod sweep;
 pub mod talk;
 mod unwrap;

@@ -8,6 +8,7 @@ mod churn;
 mod common;
 mod direct;
 mod failopen;
+mod graft;
 mod header;
 mod late;
 mod limits;

@@ -18,6 +18,7 @@ mod recorder;
 mod serve;
 mod server;
 mod soak;
+mod stream;
 mod talk;
 mod unwrap;
 
@@ -52,6 +53,8 @@ enum Hop {
     SoakClient(soak::client::Args),
     /// Serves the soak's connections, and says what it saw
     SoakServer(soak::server::Args),
+    /// One end of a connection on which both sides stream and check what comes
+    Stream(stream::Args),
     /// Does with sockets what standard input says, step by step
     Talk,
     /// The demo's service: says which instances served a request
@@ -73,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         Hop::BenchServer(args) => bench_server::run(&args),
         Hop::SoakClient(args) => soak::client::run(&args),
         Hop::SoakServer(args) => soak::server::run(&args),
+        Hop::Stream(args) => stream::run(&args),
         Hop::Talk => talk::run(),
         Hop::Serve(args) => serve::run(args),
     }
