@@ -18,4 +18,5 @@ mod reload;
 mod routing;
 mod scope;
 mod streams;
+mod torture;
 mod upstream;

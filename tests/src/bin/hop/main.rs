@@ -19,6 +19,7 @@ mod serve;
 mod server;
 mod soak;
 mod stream;
+mod streams;
 mod talk;
 mod unwrap;
 
@@ -55,6 +56,8 @@ enum Hop {
     SoakServer(soak::server::Args),
     /// One end of a connection on which both sides stream and check what comes
     Stream(stream::Args),
+    /// Ends of connections as `stream` makes them, one for each line of standard input, all at once
+    Streams(streams::Args),
     /// Does with sockets what standard input says, step by step
     Talk,
     /// The demo's service: says which instances served a request
@@ -77,6 +80,7 @@ fn main() -> anyhow::Result<()> {
         Hop::SoakClient(args) => soak::client::run(&args),
         Hop::SoakServer(args) => soak::server::run(&args),
         Hop::Stream(args) => stream::run(&args),
+        Hop::Streams(args) => streams::run(&args),
         Hop::Talk => talk::run(),
         Hop::Serve(args) => serve::run(args),
     }

@@ -4,12 +4,15 @@
 mod events;
 mod threads;
 
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use testbed::{blob, stream::StreamReport};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use testbed::blob;
+use testbed::stream::{Dice, StreamReport};
 
 use crate::server;
 
@@ -57,6 +60,9 @@ pub struct Args {
     /// Always the largest write, and no look at what comes: for measurements
     #[arg(long)]
     plain: bool,
+    /// Size of the receive buffer in bytes: set before connecting, or after accepting; 0 leaves it to the kernel
+    #[arg(long, default_value_t = 0)]
+    rcvbuf: usize,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq)]
@@ -89,10 +95,16 @@ impl End {
     }
 }
 
+impl Args {
+    /// Where it listens, if it does not connect.
+    pub fn listens_at(&self) -> Option<SocketAddr> {
+        self.listen
+    }
+}
+
 pub fn run(args: &Args) -> Result<()> {
     if let Some(to) = args.to {
-        let stream = TcpStream::connect(to)?;
-        return tell(&exchange(stream, args, args.seed));
+        return tell(&exchange(connect(to, args)?, args, args.seed));
     }
     let listener = server::listen(args.listen.context("an address to listen at")?)?;
     let args = args.clone();
@@ -104,6 +116,44 @@ pub fn run(args: &Args) -> Result<()> {
 fn tell(report: &StreamReport) -> Result<()> {
     println!("{}", serde_json::to_string(report)?);
     Ok(())
+}
+
+/// The whole of one connection: made to `--to`, or taken from the listener.
+pub fn once(args: &Args, listener: Option<&TcpListener>) -> StreamReport {
+    let stream = match (args.to, listener) {
+        (Some(to), _) => connect(to, args),
+        (None, Some(listener)) => accept(listener, args),
+        (None, None) => Err(std::io::ErrorKind::InvalidInput.into()),
+    };
+    match stream {
+        Ok(stream) => exchange(stream, args, args.seed),
+        Err(error) => {
+            StreamReport { error: Some(format!("NoConnection({:?})", error.kind())), ..StreamReport::default() }
+        }
+    }
+}
+
+fn connect(to: SocketAddr, args: &Args) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    if args.rcvbuf > 0 {
+        socket.set_recv_buffer_size(args.rcvbuf)?;
+    }
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+fn accept(listener: &TcpListener, args: &Args) -> std::io::Result<TcpStream> {
+    let patience = Timespec::try_from(Duration::from_millis(args.watchdog_ms))
+        .map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    if poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&patience))? == 0 {
+        return Err(std::io::ErrorKind::TimedOut.into());
+    }
+    let (stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    if args.rcvbuf > 0 {
+        SockRef::from(&stream).set_recv_buffer_size(args.rcvbuf)?;
+    }
+    Ok(stream)
 }
 
 fn exchange(stream: TcpStream, args: &Args, seed: u64) -> StreamReport {
@@ -145,31 +195,10 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Numbers that a seed decides (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below.max(1)
-    }
-
-    /// A size up to `max`, small ones as likely as large ones.
-    fn size(&mut self, max: usize) -> usize {
-        let bits = u64::from(usize::BITS - max.leading_zeros());
-        let cap = 1_u64 << self.roll(bits + 1);
-        let max = max as u64;
-        usize::try_from(1 + self.roll(cap.min(max))).unwrap_or(1)
-    }
-
-    /// Now and then a pause.
-    fn pause(&mut self, max_us: u64) {
-        if max_us > 0 && self.roll(4) == 0 {
-            thread::sleep(Duration::from_micros(self.roll(max_us)));
-        }
+/// Now and then a pause.
+fn pause(dice: &mut Dice, max_us: u64) {
+    if max_us > 0 && dice.roll(4) == 0 {
+        thread::sleep(Duration::from_micros(dice.roll(max_us)));
     }
 }
 
@@ -182,7 +211,7 @@ struct Source<'a> {
 
 impl<'a> Source<'a> {
     fn new(args: &'a Args, seed: u64) -> Self {
-        Self { args, dice: Dice(seed), buffer: vec![0; args.max_write] }
+        Self { args, dice: Dice::new(seed), buffer: vec![0; args.max_write] }
     }
 
     fn next(&mut self, sent: u64) -> &[u8] {
@@ -190,7 +219,7 @@ impl<'a> Source<'a> {
         if self.args.plain {
             return &self.buffer[..left.min(self.args.max_write)];
         }
-        self.dice.pause(self.args.write_pause_us);
+        pause(&mut self.dice, self.args.write_pause_us);
         let size = self.dice.size(self.args.max_write).min(left);
         blob::fill(sent, &mut self.buffer[..size]);
         &self.buffer[..size]
@@ -206,14 +235,14 @@ struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     fn new(args: &'a Args, seed: u64) -> Self {
-        Self { args, dice: Dice(!seed), buffer: vec![0; args.max_read] }
+        Self { args, dice: Dice::new(!seed), buffer: vec![0; args.max_read] }
     }
 
     fn room(&mut self) -> &mut [u8] {
         if self.args.plain {
             return &mut self.buffer;
         }
-        self.dice.pause(self.args.read_pause_us);
+        pause(&mut self.dice, self.args.read_pause_us);
         let size = self.dice.size(self.args.max_read);
         &mut self.buffer[..size]
     }
