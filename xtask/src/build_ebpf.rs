@@ -35,6 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn ensure() -> Result<()> {
     let object = workspace::ebpf_object();
     if object.is_file()
+        && workspace::naive_object().is_file()
         && inputs::recorded(&object).is_some_and(|hash| inputs::hash(&workspace::root()).ok() == Some(hash))
     {
         return Ok(());
@@ -52,6 +53,9 @@ fn build(toolchain: &Toolchain) -> Result<()> {
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
 
     let object = workspace::ebpf_object();
+    let naive =
+        fs::read(built.with_file_name("naive")).context("cannot read the object of the tests' own")?;
+    replace(&workspace::naive_object(), &naive)?;
     let changed = replace(&object, &bytes)?;
     replace(&inputs::record_of(&object), format!("{hash}\n").as_bytes())?;
     println!(

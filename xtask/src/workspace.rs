@@ -20,6 +20,11 @@ pub fn ebpf_object() -> PathBuf {
     target().join("ebpf/picop.o")
 }
 
+/// The programs that the tests of the graft must see fail, and embed.
+pub fn naive_object() -> PathBuf {
+    target().join("ebpf/naive.o")
+}
+
 /// Tools built for this checkout alone.
 pub fn tools() -> PathBuf {
     target().join("tools")

@@ -5,7 +5,9 @@
 
 mod judge;
 mod lanes;
+mod naive;
 mod plan;
+mod stalled;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +54,24 @@ struct Met {
 fn whatever_they_do_no_byte_is_lost_and_nobody_waits_for_ever() -> Result {
     require_privilege!(Ok(()));
     let runs = number("PICOP_TORTURE_RUNS")?.unwrap_or(if emulated() { 30 } else { 300 });
+    let met = torture(runs, Plan::of)?;
+    if runs >= 300 {
+        assert!(met.grafted > 0 && met.relayed > 0 && met.over_budget > 0 && met.came_back > 0);
+    }
+    Ok(())
+}
+
+/// On a socket in a sockmap a blocking read may answer EAGAIN: these leave it before they read.
+#[test]
+fn blocking_readers_that_half_close_first() -> Result {
+    require_privilege!(Ok(()));
+    let runs = number("PICOP_TORTURE_RUNS")?.unwrap_or(if emulated() { 10 } else { 100 });
+    let met = torture(runs, Plan::half_closing)?;
+    assert!(runs < 100 || met.grafted > 0);
+    Ok(())
+}
+
+fn torture(runs: u64, plan: fn(u64) -> Plan) -> Result<Met> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
     let seed = number("PICOP_TORTURE_SEED")?.unwrap_or(u64::try_from(clock)? % 1_000_000_000);
     eprintln!("{runs} runs from PICOP_TORTURE_SEED={seed} on");
@@ -59,7 +79,7 @@ fn whatever_they_do_no_byte_is_lost_and_nobody_waits_for_ever() -> Result {
     let mut from = 0;
     while from < runs && met.lock().expect("not poisoned").failures.len() < ENOUGH {
         let to = runs.min(from + BATCH);
-        batch(seed, from, to, &met)?;
+        batch(|run| plan(seed.wrapping_add(run)), from, to, &met)?;
         from = to;
         let met = met.lock().expect("not poisoned");
         eprintln!(
@@ -71,27 +91,24 @@ fn whatever_they_do_no_byte_is_lost_and_nobody_waits_for_ever() -> Result {
             met.came_back
         );
     }
-    let met = met.into_inner()?;
+    let met = met.into_inner().expect("not poisoned");
     assert!(met.failures.is_empty(), "{}", met.failures.join("\n\n"));
-    if runs >= 300 {
-        assert!(met.grafted > 0 && met.relayed > 0 && met.over_budget > 0 && met.came_back > 0);
-    }
-    Ok(())
+    Ok(met)
 }
 
-fn batch(seed: u64, from: u64, to: u64, met: &Mutex<Met>) -> Result {
+fn batch(plan: impl Fn(u64) -> Plan + Sync, from: u64, to: u64, met: &Mutex<Met>) -> Result {
     let lanes = Lanes::new("torture")?;
     let next = AtomicU64::new(from);
     thread::scope(|scope| {
         for lane in 0..LANES {
-            let (lanes, next) = (&lanes, &next);
+            let (lanes, next, plan) = (&lanes, &next, &plan);
             scope.spawn(move || {
                 loop {
                     let run = next.fetch_add(1, Ordering::Relaxed);
                     if run >= to || met.lock().expect("not poisoned").failures.len() >= ENOUGH {
                         return;
                     }
-                    one(lanes, lane, run, &Plan::of(seed.wrapping_add(run)), met);
+                    one(lanes, lane, run, &plan(run), met);
                 }
             });
         }
@@ -107,7 +124,8 @@ fn one(lanes: &Lanes, lane: u16, run: u64, plan: &Plan, met: &Mutex<Met>) {
             let field = |name: &str| told.line[name].as_u64().unwrap_or(0);
             let grafted = field("grafted_up").max(field("grafted_down"));
             met.grafted += field("grafted_up") + field("grafted_down");
-            met.relayed += field("bytes_up") + field("bytes_down") - field("grafted_up") - field("grafted_down");
+            met.relayed +=
+                field("bytes_up") + field("bytes_down") - field("grafted_up") - field("grafted_down");
             if told.line["graft_passes"].as_str().is_some_and(|text| text.contains("over_budget")) {
                 met.over_budget += 1;
                 met.came_back += u64::from(grafted > 4 << 20);

@@ -127,9 +127,10 @@ pub fn once(args: &Args, listener: Option<&TcpListener>) -> StreamReport {
     };
     match stream {
         Ok(stream) => exchange(stream, args, args.seed),
-        Err(error) => {
-            StreamReport { error: Some(format!("NoConnection({:?})", error.kind())), ..StreamReport::default() }
-        }
+        Err(error) => StreamReport {
+            error: Some(format!("NoConnection({:?})", error.kind())),
+            ..StreamReport::default()
+        },
     }
 }
 

@@ -28,12 +28,17 @@ struct Line {
 
 pub fn run(args: &Args) -> Result<()> {
     // Who sees the first of them listen knows that all do.
-    let listeners: HashMap<_, _> =
-        args.listen.iter().rev().map(|at| Ok((*at, Arc::new(server::listen(*at)?)))).collect::<Result<_>>()?;
+    let listeners: HashMap<_, _> = args
+        .listen
+        .iter()
+        .rev()
+        .map(|at| Ok((*at, Arc::new(server::listen(*at)?))))
+        .collect::<Result<_>>()?;
     for line in io::stdin().lines() {
         let line = line.context("reading standard input")?;
         let Line { number, stream } = Line::try_parse_from(line.split_whitespace())?;
-        let listener: Option<Arc<TcpListener>> = stream.listens_at().and_then(|at| listeners.get(&at)).cloned();
+        let listener: Option<Arc<TcpListener>> =
+            stream.listens_at().and_then(|at| listeners.get(&at)).cloned();
         let job = move || {
             let report = stream::once(&stream, listener.as_deref());
             match serde_json::to_string(&report) {
