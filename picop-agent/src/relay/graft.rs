@@ -17,6 +17,7 @@ use picop_common::graft::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     net::RecvFlags,
 };
 use socket2::SockRef;
@@ -176,13 +177,15 @@ impl Direction<'_> {
         }
     }
 
-    /// Waits, before anything is read, until the target has drained.
-    pub fn poll_room(&mut self, cx: &mut Context<'_>, from: &Socket, to: &Socket) -> Poll<io::Result<()>> {
-        // As long as there is something to relay, nothing is redirected: the room that redirected messages count on may go.
+    /// Whether to wait for [`poll_room`](Self::poll_room) before anything is read. An error is one of reading.
+    pub fn must_wait(&self, from: &Socket) -> io::Result<bool> {
+        Ok(self.drains || (self.is_on && self.outstanding() >= RELAY_HIGH && has_data(from)?))
+    }
+
+    /// Waits until the target has drained. As long as there is something to relay, nothing is redirected: the room that
+    /// redirected messages count on may go.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, to: &Socket) -> Poll<io::Result<()>> {
         if !self.drains {
-            if !self.is_on || self.outstanding() < RELAY_HIGH || !has_data(from) {
-                return Poll::Ready(Ok(()));
-            }
             // With less room TCP tells when the queue has shrunk.
             tcp::set_send_buffer(to.as_fd(), RELAY_SNDBUF)?;
             self.drains = true;
@@ -243,8 +246,12 @@ fn is_writable(socket: &Socket) -> io::Result<()> {
     }
 }
 
-/// Whether there is a byte to be read.
-fn has_data(socket: &Socket) -> bool {
-    rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)
-        .is_ok_and(|(got, _)| got > 0)
+/// Whether there is a byte to be read. An error is for the caller to act on: a socket tells of a reset once, and a read after
+/// this would find an end in order.
+fn has_data(socket: &Socket) -> io::Result<bool> {
+    match rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((got, _)) => Ok(got > 0),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }

@@ -220,7 +220,7 @@ impl<'a> Direction<'a> {
         let mut turn = 0;
         while turn < TURN {
             ready!(self.poll_write(cx)).map_err(Stopped::Writing)?;
-            ready!(self.poll_grafted(cx)).map_err(Stopped::Writing)?;
+            ready!(self.poll_grafted(cx))?;
             let Poll::Ready(read) = self.poll_read(cx) else {
                 self.held = Held::Nothing;
                 return Poll::Pending;
@@ -236,15 +236,18 @@ impl<'a> Direction<'a> {
     }
 
     /// When all that was read is written: begins the graft if it is time, and waits while nothing is to be read because of it.
-    fn poll_grafted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_grafted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
         let Some(graft) = &mut self.graft else { return Poll::Ready(Ok(())) };
         graft.engage(self.from, self.to);
-        let room = graft.poll_room(cx, self.from, self.to);
+        if !graft.must_wait(self.from).map_err(Stopped::Reading)? {
+            return Poll::Ready(Ok(()));
+        }
+        let room = graft.poll_room(cx, self.to);
         self.stuck = room.is_pending();
         if self.stuck {
             self.held = Held::Nothing;
         }
-        room
+        room.map_err(Stopped::Writing)
     }
 
     /// A read found the end.
