@@ -107,6 +107,10 @@ impl Plan {
             Wanted::Cut => (leaver.end, stayer.end) = ("close", "fin"),
             Wanted::Reset => (leaver.end, stayer.end) = ("reset", "fin"),
         }
+        // The one that leaves may never read.
+        if matches!(wanted, Wanted::Cut | Wanted::Reset) && stayer.mode == "sequential" {
+            stayer.mode = "blocking";
+        }
         for end in [&mut client, &mut server] {
             end.pace();
             // Where the buffer of one that does not read overflows, TCP itself (6.18) drops the acknowledgements of what it
