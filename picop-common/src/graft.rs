@@ -26,9 +26,9 @@ pub const BUDGET: u64 = 3 << 20;
 pub const RELAY_HIGH: u64 = 1 << 20;
 /// gives it this send buffer until it is writable again: TCP calls it so when two thirds of that or less are in use.
 pub const RELAY_SNDBUF: u64 = 3 << 19;
-/// Receive buffer of the agent's socket beside a source, in the kernel's count: what a source can pass before it has to
-/// wait. Small, so that the way back into the graft is short.
-pub const PASS_RCVBUF: u64 = 128 << 10;
+/// Window that the agent's socket beside a source offers: what a source can pass before it has to wait. Small, so that the
+/// way back into the graft is short.
+pub const PASS_WINDOW: u64 = 64 << 10;
 /// `TCP_NOTSENT_LOWAT` of a source: it may queue one message that has not been sent, for the same reason.
 pub const PASS_LOWAT: u32 = 1;
 

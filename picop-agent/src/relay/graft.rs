@@ -13,14 +13,13 @@ use std::{
 };
 
 use picop_common::graft::{
-    BUDGET, OFF, ON, PASS_RCVBUF, RELAY_HIGH, RELAY_SNDBUF, SNDBUF, WINDOW_MIN, Why, overhead,
+    BUDGET, OFF, ON, PASS_WINDOW, RELAY_HIGH, RELAY_SNDBUF, SNDBUF, WINDOW_MIN, Why, overhead,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::RecvFlags,
 };
-use socket2::SockRef;
 
 use super::socket::Socket;
 use crate::{
@@ -136,8 +135,7 @@ impl Direction<'_> {
         let (written, queued) = self.written(to)?;
         tcp::set_send_buffer(to.as_fd(), SNDBUF)?;
         tcp::lift_unsent_limit(to.as_fd())?;
-        let room = usize::try_from(PASS_RCVBUF / 2).expect("fits");
-        SockRef::from(from).set_recv_buffer_size(room)?;
+        tcp::clamp_window(from.as_fd(), PASS_WINDOW)?;
         self.ticket.enrol_target(self.side, to.as_fd())?;
         self.ticket.relayed(self.side).store(consumed, Ordering::SeqCst);
         self.ticket.offset(self.side).store(written.wrapping_sub(consumed), Ordering::SeqCst);

@@ -73,6 +73,18 @@ pub fn lift_unsent_limit(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, libc::c_int::MAX)
 }
 
+/// `TCP_WINDOW_CLAMP`: the most that the peer is offered. Unlike a smaller `SO_RCVBUF` on a connection that exists, it takes
+/// nothing from what the kernel may hold: a queue of many small segments over that limit is dropped from, acknowledgements of
+/// the other direction included.
+pub fn clamp_window(socket: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
+    set(
+        socket,
+        libc::IPPROTO_TCP,
+        libc::TCP_WINDOW_CLAMP,
+        libc::c_int::try_from(bytes).map_err(io::Error::other)?,
+    )
+}
+
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("fits");
     // SAFETY: the kernel reads one int, which outlives the call.

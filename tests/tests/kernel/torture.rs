@@ -1,6 +1,6 @@
 //! Nothing is lost, ever: connections whose sizes, pauses, ways to wait and ways to end a seed decides, every byte checked.
 //!
-//! `PICOP_TORTURE_RUNS` says how many (a few hundred, if it does not), `PICOP_TORTURE_SEED` the first seed; a failure tells
+//! `PICOP_TORTURE_RUNS` says how many (a few hundred, if it does not), `PICOP_TORTURE_SEED` the first seed (1, if it does not); a failure tells
 //! the seed of its run.
 
 mod judge;
@@ -12,7 +12,7 @@ mod stalled;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use judge::judge;
@@ -24,6 +24,8 @@ use crate::common::{Result, emulated};
 
 /// Runs of one agent, whose log is kept until it ends.
 const BATCH: u64 = 2000;
+/// The first seed, unless another is asked for: what fails in CI fails again. New ones are for by hand.
+const SEED: u64 = 1;
 /// Failures after which there is no point in going on.
 const ENOUGH: usize = 10;
 
@@ -71,9 +73,22 @@ fn blocking_readers_that_half_close_first() -> Result {
     Ok(())
 }
 
+/// 2007769: a reset that nobody was told of, so that a cut stream looked whole. 2009137: a receive buffer that was made smaller
+/// under way dropped the other direction's acknowledgements.
+#[test]
+fn runs_that_once_failed() -> Result {
+    require_privilege!(Ok(()));
+    for seed in [2_007_769, 2_009_137] {
+        torture_from(seed, 8, Plan::of)?;
+    }
+    Ok(())
+}
+
 fn torture(runs: u64, plan: fn(u64) -> Plan) -> Result<Met> {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
-    let seed = number("PICOP_TORTURE_SEED")?.unwrap_or(u64::try_from(clock)? % 1_000_000_000);
+    torture_from(number("PICOP_TORTURE_SEED")?.unwrap_or(SEED), runs, plan)
+}
+
+fn torture_from(seed: u64, runs: u64, plan: fn(u64) -> Plan) -> Result<Met> {
     eprintln!("{runs} runs from PICOP_TORTURE_SEED={seed} on");
     let met = Mutex::new(Met::default());
     let mut from = 0;

@@ -16,7 +16,7 @@ pub fn judge(
     bytes(server)?;
     for (plan, end) in [(&plan.client, client), (&plan.server, server)] {
         // Such an end has left the sockmap before its first read.
-        if plan.mode == "sequential" && plan.end == "fin" && end.out_of_turn > 0 {
+        if plan.mode == "sequential" && plan.finish == "fin" && end.out_of_turn > 0 {
             return Err("a blocking read answered EAGAIN");
         }
     }

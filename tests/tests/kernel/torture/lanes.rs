@@ -87,15 +87,15 @@ impl Lanes {
         let server = self.server.end(number, patience * 3)?;
         let local = client.local.with_context(|| format!("the client has no connection: {client:?}"))?;
         let key = (local.ip().to_canonical().is_ipv6(), local.port());
-        let line = wait_until("the agent's line", patience, || {
+        let access = wait_until("the agent's line", patience, || {
             self.log.lock().ok()?.take(&key, |text| {
-                let line: Value = serde_json::from_str(text).ok()?;
-                let client: SocketAddr = line["client"].as_str()?.parse().ok()?;
-                Some(((client.ip().to_canonical().is_ipv6(), client.port()), line.to_string()))
+                let told: Value = serde_json::from_str(text).ok()?;
+                let client: SocketAddr = told["client"].as_str()?.parse().ok()?;
+                Some(((client.ip().to_canonical().is_ipv6(), client.port()), told.to_string()))
             })
         })
         .with_context(|| format!("{client:?}\n{server:?}"))?;
-        Ok(Told { client, server, line: serde_json::from_str(&line)? })
+        Ok(Told { client, server, line: serde_json::from_str(&access)? })
     }
 }
 

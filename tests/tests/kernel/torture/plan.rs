@@ -34,7 +34,7 @@ pub enum Wanted {
 pub struct End {
     pub send: u64,
     pub mode: &'static str,
-    pub end: &'static str,
+    pub finish: &'static str,
     max_write: usize,
     max_read: usize,
     write_pause_us: u64,
@@ -99,13 +99,13 @@ impl Plan {
         let (leaver, stayer) =
             if by_client { (&mut client, &mut server) } else { (&mut server, &mut client) };
         match wanted {
-            Wanted::Whole => (leaver.end, stayer.end) = ("fin", pick(dice, &["fin", "late"])),
+            Wanted::Whole => (leaver.finish, stayer.finish) = ("fin", pick(dice, &["fin", "late"])),
             Wanted::Delivered => {
-                (leaver.end, stayer.end) = ("close", "late");
+                (leaver.finish, stayer.finish) = ("close", "late");
                 stayer.send = 0;
             }
-            Wanted::Cut => (leaver.end, stayer.end) = ("close", "fin"),
-            Wanted::Reset => (leaver.end, stayer.end) = ("reset", "fin"),
+            Wanted::Cut => (leaver.finish, stayer.finish) = ("close", "fin"),
+            Wanted::Reset => (leaver.finish, stayer.finish) = ("reset", "fin"),
         }
         // The one that leaves may never read.
         if matches!(wanted, Wanted::Cut | Wanted::Reset) && stayer.mode == "sequential" {
@@ -115,7 +115,7 @@ impl Plan {
             end.pace();
             // Where the buffer of one that does not read overflows, TCP itself (6.18) drops the acknowledgements of what it
             // writes, and it waits for ever.
-            if end.mode == "sequential" || matches!(end.end, "close" | "reset") {
+            if end.mode == "sequential" || matches!(end.finish, "close" | "reset") {
                 end.rcvbuf = 0;
             }
         }
@@ -126,18 +126,18 @@ impl Plan {
     pub fn half_closing(seed: u64) -> Self {
         let mut plan = Self::of(seed);
         (plan.wanted, plan.policy) = (Wanted::Whole, 0);
-        (plan.client.mode, plan.client.end, plan.client.rcvbuf) = ("sequential", "fin", 0);
+        (plan.client.mode, plan.client.finish, plan.client.rcvbuf) = ("sequential", "fin", 0);
         if plan.server.mode == "sequential" {
             plan.server.mode = "blocking";
         }
-        plan.server.end = "late";
+        plan.server.finish = "late";
         plan
     }
 
     /// Arguments of `hop stream`, of the client or of the server.
     pub fn args(&self, client: bool, watchdog_ms: u64) -> String {
         let (own, peer) = if client { (&self.client, &self.server) } else { (&self.server, &self.client) };
-        let End { send, mode, end, max_write, max_read, .. } = own;
+        let End { send, mode, finish: end, max_write, max_read, .. } = own;
         let mut text = format!(
             "--send {send} --expect {} --mode {mode} --end {end} --max-write {max_write} --max-read {max_read} \
              --watchdog-ms {watchdog_ms} --seed {}",
@@ -168,7 +168,7 @@ impl End {
         Self {
             send,
             mode: pick(dice, &MODES),
-            end: "fin",
+            finish: "fin",
             max_write: dice.size(1_000_000),
             max_read: dice.size(1_000_000),
             write_pause_us: pause(dice),
@@ -181,8 +181,8 @@ impl End {
 
     /// Keeps a run short: neither too many writes and reads, nor too many pauses.
     fn pace(&mut self) {
-        let enough = |max: usize| max.max(usize::try_from(self.send / 2000).unwrap_or(usize::MAX)).max(1);
-        self.max_write = enough(self.max_write);
+        let least = usize::try_from(self.send / 2000).unwrap_or(usize::MAX).max(1);
+        self.max_write = self.max_write.max(least);
         self.max_read = self.max_read.max(2000);
         // A size is an eighth of the largest on average, and one in four has a pause.
         let pauses = self.send / (self.max_write as u64 / 8 + 1) / 8 + 1;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use picop_common::graft::{BUDGET, PASS_RCVBUF, RELAY_HIGH};
+use picop_common::graft::{BUDGET, PASS_WINDOW, RELAY_HIGH};
 use testbed::stream::StreamReport;
 use testbed::{Agent, require_privilege, wait_until};
 
@@ -31,7 +31,7 @@ fn two_hundred_stalled_readers() -> Result {
     eprintln!(
         "{count} stalled: {plain} bytes held by plain TCP, {grafted} grafted; agent {before} to {after} bytes"
     );
-    let more = BUDGET + RELAY_HIGH + 2 * PASS_RCVBUF;
+    let more = BUDGET + RELAY_HIGH + 2 * PASS_WINDOW;
     assert!(grafted < 2 * plain + more * count as u64, "{grafted} bytes held, {plain} by plain TCP");
     assert!(after < before + AGENT_BYTES * count as u64, "agent {before} to {after} bytes");
     Ok(())
