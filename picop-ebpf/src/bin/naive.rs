@@ -7,7 +7,7 @@
 #![no_main]
 #![expect(missing_docs, reason = "of what aya's macros write; the programs have theirs")]
 #![expect(clippy::needless_pass_by_value, reason = "the signature aya's macros ask for")]
-#![expect(clippy::cast_possible_truncation, reason = "verdicts are words")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "verdicts are words")]
 
 use aya_ebpf::{
     EbpfContext as _,
