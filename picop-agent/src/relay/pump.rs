@@ -87,7 +87,7 @@ struct Pump<'a> {
 impl Pump<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Poll::Ready(result) = self.up.poll(cx) {
-            match result.and_then(|()| self.finish(self.up.to)) {
+            match result.and_then(|()| self.finish(self.up.to, &self.down)) {
                 Ok(()) => {}
                 // Nothing more will come from the client, and nothing can reach it.
                 Err(Stopped::Reading(e)) => return Poll::Ready(End::Client(e.kind())),
@@ -95,7 +95,7 @@ impl Pump<'_> {
             }
         }
         if let Poll::Ready(result) = self.down.poll(cx) {
-            match result.and_then(|()| self.finish(self.down.to)) {
+            match result.and_then(|()| self.finish(self.down.to, &self.up)) {
                 Ok(()) => {}
                 Err(Stopped::Reading(e)) => return Poll::Ready(End::Upstream(e.kind())),
                 Err(Stopped::Writing(e)) => self.is_gone(End::Client(e.kind())),
@@ -133,14 +133,20 @@ impl Pump<'_> {
     /// Not when a side is gone: a socket tells of its reset once. If it told a write, a read finds the end of the stream,
     /// and the other side would take an answer, or a request, that was cut off for a whole one. And not when it is the
     /// second of the two: it goes with the close that follows.
-    fn finish(&self, to: &Socket) -> Result<(), Stopped> {
+    ///
+    /// `back` is the direction that reads from there.
+    fn finish(&self, to: &Socket, back: &Direction<'_>) -> Result<(), Stopped> {
         if self.gone.is_some() || (self.up.done && self.down.done) {
             return Ok(());
         }
         match SockRef::from(to).shutdown(Shutdown::Write) {
             Ok(()) => Ok(()),
-            // The other side is gone already: its own direction tells.
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+            // The other side is gone already: its own direction tells. Unless the application that was redirected there was
+            // told instead, by its own send: then that direction would find an end in order.
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => match back.graft {
+                None => Ok(()),
+                Some(_) => Err(Stopped::Writing(io::ErrorKind::ConnectionReset.into())),
+            },
             Err(e) => Err(Stopped::Writing(e)),
         }
     }
