@@ -73,8 +73,10 @@ impl Stage {
         let server_pod = cluster.pod(PodSpec::new("server").cgroup("outside/server"))?;
         client_pod.in_netns(machine::many_ports).context("entering the client's namespace")??;
         let node = cluster.cgroup_dir().join("node");
-        let workload = node.join("workload");
-        fs::create_dir_all(&workload).with_context(|| format!("creating cgroup {}", workload.display()))?;
+        let (workload, behind) = (node.join("workload"), node.join("server"));
+        for dir in [&workload, &behind] {
+            fs::create_dir_all(dir).with_context(|| format!("creating cgroup {}", dir.display()))?;
+        }
         let mut ways = Vec::new();
         for (variant, number) in plan.variants.iter().copied().zip(0..) {
             let to = if variant.is_picop() {
@@ -93,7 +95,11 @@ impl Stage {
         }
         let listeners: Vec<_> = ways
             .iter()
-            .map(|(_, way)| (server_pod.cgroup_dir().to_path_buf(), server_pod.at4(way.port)))
+            .map(|(variant, way)| {
+                // Where the agent sees it, as it would on a node: what it says can be grafted only then.
+                let cgroup = if variant.is_picop() { &behind } else { server_pod.cgroup_dir() };
+                (cgroup.to_path_buf(), server_pod.at4(way.port))
+            })
             .collect();
         let cpus = machine::cpus();
         // Nobody is ahead of the proxies, which are not told where to run.
