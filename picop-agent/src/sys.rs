@@ -15,19 +15,7 @@ pub use watch::Watch;
 
 /// `SO_NETNS_COOKIE` (kernel 5.14): identifies a socket's network namespace for as long as the machine runs.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut len = libc::socklen_t::try_from(size_of::<u64>()).expect("8 fits");
-    // SAFETY: the kernel writes at most `len` bytes to `cookie` and the length to `len`; both outlive the call.
-    let rc = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    if rc == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    cookie(socket, libc::SO_NETNS_COOKIE)
 }
 
 /// Has a listener take no data in a SYN, whatever the namespace's `net.ipv4.tcp_fastopen` says.
@@ -47,21 +35,19 @@ pub fn no_fast_open(listener: BorrowedFd<'_>) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// `SO_COOKIE`: identifies a socket for as long as the machine runs.
-pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+fn cookie(socket: BorrowedFd<'_>, name: libc::c_int) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut len = libc::socklen_t::try_from(size_of::<u64>()).expect("8 fits");
     // SAFETY: the kernel writes at most `len` bytes to `cookie` and the length to `len`; both outlive the call.
     let rc = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut cookie).cast(), &raw mut len)
     };
     if rc == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `SO_COOKIE`: identifies a socket for as long as the machine runs.
+pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    cookie(socket, libc::SO_COOKIE)
 }
 
 /// `BPF_PROG_QUERY`: ids of the programs attached to a cgroup itself, for one attach type.
