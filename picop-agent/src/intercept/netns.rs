@@ -191,7 +191,7 @@ impl NetnsThread {
 
     /// An unconnected, non-blocking TCP socket in a namespace, for addresses of a family.
     pub async fn socket(&self, netns: Arc<Netns>, family: Family) -> Result<io::Result<Socket>, NetnsError> {
-        self.run(netns, move || socket(family)).await
+        self.run(netns, move || upstream(family)).await
     }
 }
 
@@ -221,6 +221,14 @@ pub fn socket(family: Family) -> io::Result<Socket> {
     };
     let socket = Socket::new(domain, kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// The same, to connect upstream with. The end of the handshake goes with the first bytes that are sent, rather than as a packet
+/// of its own: see [`sys::tcp::acknowledge_with_data`].
+pub fn upstream(family: Family) -> io::Result<Socket> {
+    let socket = socket(family)?;
+    sys::tcp::acknowledge_with_data(socket.as_fd(), true)?;
     Ok(socket)
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use socket2::Socket;
 
-use crate::intercept::netns::{Family, Netns, NetnsError, NetnsThread, socket};
+use crate::intercept::netns::{Family, Netns, NetnsError, NetnsThread, upstream};
 
 /// The most that are kept ready of a family. Each takes a descriptor, and 4 kB of the kernel.
 const MOST: usize = 64;
@@ -83,7 +83,7 @@ impl Sockets {
         self.thread.begin(Arc::clone(&self.netns), move |entered| {
             // What fails here fails again for the connection that finds none ready, and is told there.
             let made: Vec<_> = match entered {
-                Ok(()) => (0..count).map_while(|_| socket(family).ok()).collect(),
+                Ok(()) => (0..count).map_while(|_| upstream(family).ok()).collect(),
                 Err(_) => Vec::new(),
             };
             lock(&stock).add(made);
@@ -129,7 +129,7 @@ mod tests {
 
     /// Does what the thread would do.
     fn made(stock: &mut Stock, count: usize) {
-        stock.add((0..count).map(|_| socket(Family::V4).expect("a socket")).collect());
+        stock.add((0..count).map(|_| upstream(Family::V4).expect("a socket")).collect());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
         netns::{Family, NetnsError},
     },
     route::Backends,
+    sys::tcp::acknowledge_with_data,
     telemetry::chain,
 };
 
@@ -95,6 +96,10 @@ async fn attempt(
     let server = Socket::new(sockets.take(Family::of(to)).await??.into());
     if let Some(ticket) = graft {
         ticket.upstream(server.as_fd())?;
+    }
+    if first.is_empty() {
+        // The server may be the one to speak first, and is to know of the connection now.
+        acknowledge_with_data(server.as_fd(), false)?;
     }
     server.connect(to)?;
     if !first.is_empty() {

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::load::Direction;
 use super::machine::{Load, Ticks};
@@ -45,6 +46,10 @@ pub struct Args {
     /// Only these measurements.
     #[arg(long, value_delimiter = ',', value_name = "WHAT", value_enum)]
     measure: Vec<Measure>,
+
+    /// Only so many clients at once, of those that connections and requests are measured with.
+    #[arg(long, value_delimiter = ',', value_name = "N", value_parser = clients())]
+    clients: Vec<usize>,
 
     /// Rounds; in each, every variant has its turn. (Streams have a sixth of that.)
     #[arg(long, value_name = "N", default_value_t = 60)]
@@ -84,6 +89,12 @@ enum Measure {
 const CONNECTIONS: [(usize, usize); 3] = [(1, 200), (8, 600), (64, 1200)];
 /// The same, and requests of a turn.
 const REQUESTS: [(usize, usize); 2] = [(1, 500), (64, 3000)];
+/// As an argument: one of the numbers above.
+fn clients() -> impl TypedValueParser<Value = usize> {
+    PossibleValuesParser::new(["1", "8", "64"])
+        .map(|text| text.parse().expect("one of these numbers"))
+}
+
 /// Turns of every variant before the first round.
 const WARM_UP_ROUNDS: usize = 2;
 /// Rounds for each round of streams.
@@ -153,7 +164,7 @@ fn measure(args: &Args, plan: &Plan) -> Result<Report> {
     let mut stage = Stage::build(plan)?;
     let mut results = Results::new(&plan.variants);
     let (before, began) = (Ticks::read()?, results.cpu_ns());
-    for (what, kinds) in kinds(args).into_iter().filter(|(what, _)| wanted(*what)) {
+    for (what, kinds) in kinds(args).into_iter().filter(|(what, of)| wanted(*what) && !of.is_empty()) {
         let rounds = if what == Measure::Bulk { (rounds / ROUNDS_PER_STREAM).max(2) } else { rounds };
         let names: Vec<_> = kinds.iter().map(Kind::describe).collect();
         exec::announce(&format!("{rounds} rounds of {}", names.join(", ")));
@@ -200,6 +211,7 @@ fn kinds(args: &Args) -> [(Measure, Vec<Kind>); 3] {
     let share = |count: usize, clients: usize| {
         if args.quick { count.div_ceil(2).max(clients) } else { count }
     };
+    let measured = |(clients, _): &(usize, usize)| args.clients.is_empty() || args.clients.contains(clients);
     let gb = if args.quick { args.stream_gb / 2.0 } else { args.stream_gb };
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be some bytes")]
     let bytes = (gb * 1e9) as u64;
@@ -207,14 +219,18 @@ fn kinds(args: &Args) -> [(Measure, Vec<Kind>); 3] {
         (
             Measure::Conn,
             CONNECTIONS
+                .into_iter()
+                .filter(measured)
                 .map(|(clients, count)| Kind::Connections { clients, count: share(count, clients) })
-                .to_vec(),
+                .collect(),
         ),
         (
             Measure::Keepalive,
             REQUESTS
+                .into_iter()
+                .filter(measured)
                 .map(|(clients, count)| Kind::Requests { clients, count: share(count, clients) })
-                .to_vec(),
+                .collect(),
         ),
         (Measure::Bulk, Direction::ALL.map(|direction| Kind::Stream { direction, bytes }).to_vec()),
     ]
