@@ -1,5 +1,6 @@
 //! Where everything is put together: the life of `picop run`.
 
+mod asked;
 mod ending;
 mod kernel;
 mod process;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use picop_common::maps::AGENT_TELL;
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::{kernel::Kernel, ready::Ready, signals::Stop};
@@ -32,10 +32,11 @@ use crate::{
     relay::{Limits, server::Server, threads::DataThreads},
     route::RouteHandle,
     source::file::{self, FileSource},
+    telemetry::{hub::Hub, logs::LogControl, metrics::labels},
 };
 
 /// Runs the agent until it is told to stop.
-pub async fn run(args: RunArgs) -> Result<()> {
+pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
     // Before anything is touched: a signal from here on is an orderly stop.
     let mut stop = Stop::new()?;
     process::raise_descriptor_limit();
@@ -63,7 +64,9 @@ pub async fn run(args: RunArgs) -> Result<()> {
     let Kernel { maps, told, attached, pins, own: _own_ops } = Kernel::take_over_or_make(pins, &root, &own)?;
     maps.grafts.reset()?;
 
-    let agent = Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins };
+    let hub = Hub::new(labels::Limits { pairs: args.metrics_max_pairs });
+    let agent =
+        Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins, hub, logs };
     agent.serve(source, attached, told, &mut stop).await
 }
 
@@ -78,6 +81,8 @@ struct Agent {
     maps: Arc<Maps>,
     netns: NetnsThread,
     pins: Option<Pins>,
+    hub: Hub,
+    logs: LogControl,
 }
 
 impl Agent {
@@ -119,6 +124,7 @@ impl Agent {
             self.netns.clone(),
             &threads,
             self.limits(),
+            self.hub.clone(),
         ));
         let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
         let (canary_tx, canary_rx) = watch::channel(unknown);
@@ -129,10 +135,20 @@ impl Agent {
             let server = Arc::clone(&server);
             async move { server.serve(event_rx).await }
         });
-        let telling = tokio::spawn(told::run(told, reconciler.registry(), self.routes.clone()));
+        let reader = told::Reader {
+            registry: reconciler.registry(),
+            routes: self.routes.clone(),
+            hub: self.hub.clone(),
+            log: self.args.log_direct,
+        };
+        let telling = tokio::spawn(reader.run(told));
+        let admin = self.admin(reconciler.registry(), canary_rx.clone())?;
         let reconciling = tokio::spawn(steady::reconcile(reconciler, self.routes.clone()));
-        let always =
-            if self.args.log_direct { AGENT_TELL } else { 0 } | graft_probe::flags(&self.maps.grafts);
+        let always = upkeep::Always {
+            flags: graft_probe::flags(&self.maps.grafts),
+            tell: self.args.log_direct,
+            listeners: self.hub.events().listeners(),
+        };
         let (settled_tx, settled_rx) = watch::channel(false);
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
         let upkeep = tokio::spawn(upkeep::run(
@@ -162,6 +178,7 @@ impl Agent {
         for task in [watching, telling, upkeep, reconciling, serving] {
             task.abort();
         }
+        drop(admin);
         canary.stop().await;
         // `picop uninstall` may have removed the pins meanwhile.
         if self.pins.as_ref().is_some_and(Pins::are_whole) {

@@ -1,10 +1,15 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+pub mod ask;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use serde::Serialize;
 
-use crate::telemetry::LogFormat;
+use self::ask::{Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TraceArgs};
+use crate::{admin::DEFAULT_SOCKET, telemetry::logs::LogFormat};
 
 /// Routes pods' TCP connections by environment.
 #[derive(Debug, Parser)]
@@ -22,8 +27,48 @@ pub enum Command {
     Run(RunArgs),
     /// Tell what this node can do, and whether the agent can run here.
     Doctor(DoctorArgs),
-    /// Show what the kernel has counted and holds, of agents with `--pin-dir`, running or not.
+    /// Show how the agent is doing, and what the kernel has counted and holds, also of agents with `--pin-dir` that do not
+    /// run any more.
     Status(StatusArgs),
+    /// Show the connections that are open, relayed and direct.
+    Connections(ConnectionsArgs),
+    /// Show the services in effect, or compare them with the kernel's table.
+    Routes(RoutesArgs),
+    /// Show the environments.
+    Environments(Ask),
+    /// Show the workloads.
+    Workloads(Ask),
+    /// Tell what would become of a connection, and why: each rule tried, the backend, and what would change it.
+    Explain(ExplainArgs),
+    /// Show decisions as they are made, until Ctrl-C. Meanwhile each direct connection costs about a microsecond more.
+    Trace(TraceArgs),
+    /// What a running agent was told to do.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// What a running agent logs.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Write what somebody who is to help needs to see into one file.
+    SupportBundle {
+        /// The agent.
+        #[command(flatten)]
+        ask: Ask,
+        /// The file (tar). [default: picop-support-<time>.tar]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command.
+    Man {
+        /// The directory for them.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Remove what agents with `--pin-dir` left in the kernel.
     Uninstall {
         /// The directory of the pins.
@@ -56,7 +101,7 @@ pub enum Command {
 }
 
 /// `picop run`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize)]
 pub struct RunArgs {
     /// The route file (YAML; `picop schema` describes it). Reloaded when it changes and on SIGHUP.
     #[arg(long, env = "PICOP_ROUTES", value_name = "FILE")]
@@ -78,6 +123,23 @@ pub struct RunArgs {
     /// Log a line also for each connection that the kernel routes by itself. Those cost about a microsecond more for it.
     #[arg(long, env = "PICOP_LOG_DIRECT")]
     pub log_direct: bool,
+
+    /// The Unix socket at which the agent answers `picop` commands. Only the agent's user may connect. Empty for none.
+    #[arg(long, env = "PICOP_ADMIN_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub admin_socket: PathBuf,
+
+    /// Serve metrics for Prometheus (/metrics) and the agent's health (/healthz) at this address, such as 127.0.0.1:9464.
+    /// Without it they are at the admin socket only.
+    #[arg(long, env = "PICOP_METRICS", value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
+
+    /// Most pairs of service and environment that metrics are counted by; further ones are `(other)`.
+    #[arg(long, env = "PICOP_METRICS_MAX_PAIRS", value_name = "N", default_value_t = 2000)]
+    pub metrics_max_pairs: usize,
+
+    /// Serve everything that can be read at this address, such as 127.0.0.1:8080: metrics, and what `picop` commands show.
+    #[arg(long, env = "PICOP_HTTP", value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
 
     /// Created when the agent is ready, removed when it stops being so.
     #[arg(long, env = "PICOP_READY_FILE", value_name = "FILE")]
@@ -133,6 +195,10 @@ pub struct StatusArgs {
     /// The directory of the pins.
     #[arg(long, env = "PICOP_PIN_DIR", value_name = "DIR", default_value = "/sys/fs/bpf/picop")]
     pub pin_dir: PathBuf,
+
+    /// The agent's socket.
+    #[arg(long, env = "PICOP_ADMIN_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub admin_socket: PathBuf,
 
     /// One JSON object instead of a table.
     #[arg(long)]

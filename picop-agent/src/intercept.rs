@@ -17,6 +17,7 @@ pub mod object;
 pub mod pins;
 pub mod programs;
 pub mod snapshot;
+pub mod sockets;
 pub mod table;
 pub mod told;
 pub mod upkeep;

@@ -5,8 +5,13 @@
 #![deny(unsafe_code)]
 
 #[cfg(feature = "ebpf")]
+pub mod admin;
+#[cfg(feature = "ebpf")]
 pub mod app;
+#[cfg(feature = "ebpf")]
 pub mod cli;
+#[cfg(feature = "ebpf")]
+pub mod ctl;
 #[cfg(feature = "ebpf")]
 pub mod doctor;
 #[cfg(feature = "ebpf")]

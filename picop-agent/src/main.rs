@@ -7,6 +7,7 @@ use clap::Parser as _;
 use picop_agent::{
     app,
     cli::{Cli, Command},
+    ctl,
     intercept::{
         canary,
         pins::{self, Uninstalled},
@@ -30,17 +31,27 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => {
-            telemetry::init(args.log_format, &args.log)
-                .with_context(|| format!("--log {:?} is not a filter", args.log))?;
+            let logs = telemetry::logs::init(args.log_format, &args.log).context("--log")?;
             // What carries connections has runtimes of its own: see `relay::threads`.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .context("cannot start the runtime")?;
-            runtime.block_on(app::run(args))?;
+            runtime.block_on(app::run(args, logs))?;
         }
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
         Command::Status(args) => picop_agent::status::run(&args)?,
+        Command::Connections(args) => ctl::connections(&args)?,
+        Command::Routes(args) => return ctl::routes(&args),
+        Command::Environments(ask) => ctl::environments(&ask)?,
+        Command::Workloads(ask) => ctl::workloads(&ask)?,
+        Command::Explain(args) => ctl::explain(&args)?,
+        Command::Trace(args) => ctl::trace(&args)?,
+        Command::Config(command) => ctl::config(&command)?,
+        Command::Log(command) => ctl::log_level(&command)?,
+        Command::SupportBundle { ask, output } => ctl::support_bundle(&ask, output)?,
+        Command::Completions { shell } => ctl::completions(shell)?,
+        Command::Man { dir } => ctl::man(dir.as_deref())?,
         Command::Uninstall { pin_dir, header_grace } => {
             let Uninstalled { sets, kept, left } = pins::uninstall(&pin_dir, header_grace)?;
             for set in &sets {

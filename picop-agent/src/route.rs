@@ -9,7 +9,7 @@ mod service;
 mod table;
 mod workload;
 
-pub use decide::{Backends, Decision, EnvSource, Facts, Reason, decide};
+pub use decide::{Backends, Decision, EnvSource, Facts, Reason, Tried, decide, decide_telling};
 pub use endpoints::{Endpoints, Weight, WeightedEndpoint};
 pub use handle::{InEffect, NotInstalled, RouteHandle, SourceStatus};
 pub use service::{Base, Fallback, GraftPolicy, HeaderPolicy, Service, SpeaksFirst};

@@ -6,12 +6,14 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use crate::{
+    admin::client::Client,
     cli::StatusArgs,
     intercept::{
         maps::Maps,
         pins::{self, Set},
         snapshot::{Named, Snapshot},
     },
+    telemetry::chain,
 };
 
 /// With `--json`, this object.
@@ -19,6 +21,8 @@ use crate::{
 struct Status {
     /// picop's version.
     version: &'static str,
+    /// What a running agent says of itself.
+    agent: Option<serde_json::Value>,
     /// What is pinned: a set for each build and cgroup.
     sets: Vec<SetStatus>,
 }
@@ -41,15 +45,14 @@ struct SetStatus {
 /// Reads and prints it.
 pub fn run(args: &StatusArgs) -> Result<()> {
     let sets = pins::sets(&args.pin_dir)?;
-    if sets.is_empty() {
-        bail!(
-            "nothing is pinned in {}; only what agents with --pin-dir keep in the kernel can be read (is it another \
-             directory?)",
-            args.pin_dir.display()
-        );
+    let agent = Client::connect(&args.admin_socket).and_then(|mut client| client.get("/v1/status"));
+    if sets.is_empty()
+        && let Err(error) = &agent
+    {
+        bail!("nothing is pinned in {}, and {}", args.pin_dir.display(), chain(error));
     }
     let sets = sets.into_iter().map(SetStatus::of).collect::<Result<_>>()?;
-    let status = Status { version: env!("CARGO_PKG_VERSION"), sets };
+    let status = Status { version: env!("CARGO_PKG_VERSION"), agent: agent.ok(), sets };
     if args.json {
         println!("{}", serde_json::to_string(&status)?);
     } else {
@@ -74,13 +77,48 @@ impl SetStatus {
 
 /// For people.
 fn render(status: &Status) -> String {
-    let mut out = String::new();
+    let mut out = status.agent.as_ref().map(agent_lines).unwrap_or_default();
     for set in &status.sets {
         if !out.is_empty() {
             out.push('\n');
         }
         set_lines(&mut out, set).expect("writing to a string");
     }
+    out
+}
+
+/// What the agent says of itself, a line for each part.
+fn agent_lines(agent: &serde_json::Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        writeln!(out, "  {name:<12} {text}").expect("writing to a string");
+    };
+    let plain = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let (routes, of) = (&agent["routes"], |name: &str| plain(&agent[name]));
+    line("agent", format!("picop {}, process {}, up {} s", of("version"), of("pid"), of("uptime_s")));
+    line("attached to", of("attached_to"));
+    line("interception", of("interception"));
+    line("injection", of("injection"));
+    let part = |name: &str| plain(&routes[name]);
+    line(
+        "routes",
+        format!(
+            "version {}, {} services, {} environments, read {} s ago, {} updates refused",
+            part("version"),
+            part("services"),
+            part("environments"),
+            part("age_s"),
+            part("rejected")
+        ),
+    );
+    if let Some(error) = routes["last_error"].as_str() {
+        line("", format!("the last update was refused: {error}"));
+    }
+    line("workloads", format!("{} managed, {} pending", of("workloads_managed"), of("workloads_pending")));
+    line("relayed", format!("{} open", of("relayed_now")));
     out
 }
 
@@ -173,12 +211,14 @@ mod tests {
   programs     route connections of cgroup 7
   of another build of picop, which alone can read its maps
 ";
-        assert_eq!(render(&Status { version: "1", sets }), expected);
+        assert_eq!(render(&Status { version: "1", agent: None, sets }), expected);
     }
 
     #[test]
     fn for_programs() {
-        let value = serde_json::to_value(Status { version: "1", sets: vec![set(Some(snapshot()))] }).unwrap();
+        let value =
+            serde_json::to_value(Status { version: "1", agent: None, sets: vec![set(Some(snapshot()))] })
+                .unwrap();
         let set = &value["sets"][0];
         assert_eq!(set["agent"], "alive");
         assert_eq!(set["connections"]["not_managed"], 0);

@@ -54,6 +54,14 @@ pub trait Facts {
     fn is_bound_to_device(&self) -> bool;
     /// Nanoseconds since the agent's last heartbeat.
     fn heartbeat_age_ns(&self) -> u64;
+    /// Told of every rule that is tried, in order, and whether it holds; answers that. `picop explain` writes them down; for
+    /// the hooks it is nothing.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see decide")]
+    fn tried(&self, rule: Reason, holds: bool) -> bool {
+        let _ = rule;
+        holds
+    }
 }
 
 /// What the hook does.
@@ -89,25 +97,31 @@ pub enum Decision {
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "a BPF call passes five registers; facts and decision do not fit")]
 pub fn decide(facts: &impl Facts) -> Decision {
-    let Some(workload) = facts.workload() else { return Decision::Pass(Reason::NotManaged) };
-    if facts.is_agent() {
+    let Some(workload) = facts.workload() else {
+        facts.tried(Reason::NotManaged, true);
+        return Decision::Pass(Reason::NotManaged);
+    };
+    facts.tried(Reason::NotManaged, false);
+    if facts.tried(Reason::IsAgent, facts.is_agent()) {
         return Decision::Pass(Reason::IsAgent);
     }
-    if !facts.is_tcp() {
+    if facts.tried(Reason::NotTcp, !facts.is_tcp()) {
         return Decision::Pass(Reason::NotTcp);
     }
-    if workload.flags & WORKLOAD_BYPASS != 0 {
+    if facts.tried(Reason::Bypassed, workload.flags & WORKLOAD_BYPASS != 0) {
         return Decision::Pass(Reason::Bypassed);
     }
     let agent = facts.agent_flags();
     let destination = facts.destination();
     let Some((service, address)) = service(facts, agent, destination) else {
+        facts.tried(Reason::NotAService, true);
         return Decision::Pass(Reason::NotAService);
     };
-    if workload.flags & WORKLOAD_HEADER != 0 {
+    facts.tried(Reason::NotAService, false);
+    if facts.tried(Reason::RelayHeader, workload.flags & WORKLOAD_HEADER != 0) {
         return relay(facts, &workload, &service, destination, Reason::RelayHeader);
     }
-    if workload.flags & WORKLOAD_RELAY != 0 {
+    if facts.tried(Reason::RelayAsked, workload.flags & WORKLOAD_RELAY != 0) {
         return relay(facts, &workload, &service, destination, Reason::RelayAsked);
     }
 
@@ -118,16 +132,17 @@ pub fn decide(facts: &impl Facts) -> Decision {
     };
     let inject = service.flags & ROUTE_PROPAGATE != 0 && workload.header != 0;
     if inject {
-        if service.flags & ROUTE_SERVER_FIRST != 0 {
+        if facts.tried(Reason::RelayServerFirst, service.flags & ROUTE_SERVER_FIRST != 0) {
             return relay(facts, &workload, &service, destination, Reason::RelayServerFirst);
         }
-        if agent & AGENT_INJECT == 0 && service.flags & ROUTE_PROOF == 0 {
+        let unproven = agent & AGENT_INJECT == 0 && service.flags & ROUTE_PROOF == 0;
+        if facts.tried(Reason::RelayNoInject, unproven) {
             return relay(facts, &workload, &service, destination, Reason::RelayNoInject);
         }
-        if agent & AGENT_FULL != 0 {
+        if facts.tried(Reason::RelayFull, agent & AGENT_FULL != 0) {
             return relay(facts, &workload, &service, destination, Reason::RelayFull);
         }
-        if facts.is_fast_open() {
+        if facts.tried(Reason::RelayFastOpen, facts.is_fast_open()) {
             return relay(facts, &workload, &service, destination, Reason::RelayFastOpen);
         }
     }
@@ -140,11 +155,11 @@ pub fn decide(facts: &impl Facts) -> Decision {
             Decision::Pass(reason)
         };
     }
-    if group.count == 0 {
+    if facts.tried(Reason::BaseEmpty, group.count == 0) {
         return Decision::Refuse(Reason::BaseEmpty);
     }
     let to = endpoint(facts, &group, environment, address);
-    if to.ip.is_v4() != destination.ip.is_v4() {
+    if facts.tried(Reason::RelayFamily, to.ip.is_v4() != destination.ip.is_v4()) {
         // A v6-only socket cannot reach a v4 endpoint, a v4 one no v6 endpoint; the agent can.
         return relay(facts, &workload, &service, destination, Reason::RelayFamily);
     }
@@ -175,15 +190,22 @@ fn variant(
     service: &Route,
     address: Endpoint,
 ) -> Result<Route, Reason> {
-    if workload.environment == BASE {
+    if facts.tried(Reason::NoEnvironment, workload.environment == BASE) {
         return Err(Reason::NoEnvironment);
     }
-    match facts.route(&RouteKey::new(workload.environment, address, 0)) {
-        None => Err(Reason::NoVariant),
-        Some(variant) if variant.count > 0 => Ok(variant),
-        Some(_) if service.flags & ROUTE_REFUSE != 0 => Err(Reason::VariantEmptyRefused),
-        Some(_) => Err(Reason::VariantEmptyBase),
+    let Some(variant) = facts.route(&RouteKey::new(workload.environment, address, 0)) else {
+        facts.tried(Reason::NoVariant, true);
+        return Err(Reason::NoVariant);
+    };
+    facts.tried(Reason::NoVariant, false);
+    if facts.tried(Reason::Variant, variant.count > 0) {
+        return Ok(variant);
     }
+    if facts.tried(Reason::VariantEmptyRefused, service.flags & ROUTE_REFUSE != 0) {
+        return Err(Reason::VariantEmptyRefused);
+    }
+    facts.tried(Reason::VariantEmptyBase, true);
+    Err(Reason::VariantEmptyBase)
 }
 
 /// One of the endpoints, drawn by weight; another one if that is known not to work. If none of a few works, the one that was
@@ -292,13 +314,13 @@ fn relay(
     } else {
         (Ip::LOOPBACK_V6, workload.listener_v6)
     };
-    let reason = if facts.heartbeat_age_ns() > HEARTBEAT_STALE_NS {
+    let reason = if facts.tried(Reason::AgentStale, facts.heartbeat_age_ns() > HEARTBEAT_STALE_NS) {
         Reason::AgentStale
-    } else if facts.netns_cookie() != workload.netns_cookie {
+    } else if facts.tried(Reason::OtherNetns, facts.netns_cookie() != workload.netns_cookie) {
         Reason::OtherNetns
-    } else if facts.is_bound_to_device() {
+    } else if facts.tried(Reason::BoundToDevice, facts.is_bound_to_device()) {
         Reason::BoundToDevice
-    } else if !port.is_some() {
+    } else if facts.tried(Reason::NoListener, !port.is_some()) {
         Reason::NoListener
     } else {
         let graft = grafts(facts.agent_flags(), service.flags);

@@ -113,6 +113,35 @@ pub struct Flow {
     pub watch: u32,
 }
 
+impl Flow {
+    /// From the bytes of its value in a map; none if they are too few.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let offset = core::mem::offset_of!(Self, header);
+        Some(Self {
+            original: endpoint_at(bytes, 0)?,
+            target: endpoint_at(bytes, size_of::<Endpoint>())?,
+            header: long_at(bytes, offset)?,
+            state: word_at(bytes, offset + 8)?,
+            watch: word_at(bytes, offset + 12)?,
+        })
+    }
+}
+
+fn word_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn long_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes)
+}
+
+fn endpoint_at(bytes: &[u8], at: usize) -> Option<Endpoint> {
+    let word = |i: usize| word_at(bytes, at + 4 * i);
+    let ip = Ip::from_v6_be([word(0)?, word(1)?, word(2)?, word(3)?]);
+    let port = u16::from_ne_bytes(bytes.get(at + 16..at + 18)?.try_into().ok()?);
+    Some(Endpoint::new(ip, PortBe::from_user_port(u32::from(port))))
+}
+
 /// [`Flow::state`]: nothing was done about this socket's last connect.
 pub const FLOW_NONE: u32 = 0;
 /// [`Flow::state`]: rewritten to the agent's listener.
@@ -152,20 +181,13 @@ pub struct Told {
 impl Told {
     /// From the bytes of a ring buffer's entry; none if they are too few.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let word = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-        let long = |at: usize| bytes.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes);
-        let endpoint = |at: usize| {
-            let ip = Ip::from_v6_be([word(at)?, word(at + 4)?, word(at + 8)?, word(at + 12)?]);
-            let port = u16::from_ne_bytes(bytes.get(at + 16..at + 18)?.try_into().ok()?);
-            Some(Endpoint::new(ip, PortBe::from_user_port(u32::from(port))))
-        };
         Some(Self {
-            workload: long(0)?,
-            environment: long(8)?,
-            original: endpoint(16)?,
-            target: endpoint(36)?,
-            reason: word(56)?,
-            verdict: word(60)?,
+            workload: long_at(bytes, 0)?,
+            environment: long_at(bytes, 8)?,
+            original: endpoint_at(bytes, 16)?,
+            target: endpoint_at(bytes, 36)?,
+            reason: word_at(bytes, 56)?,
+            verdict: word_at(bytes, 60)?,
         })
     }
 }
@@ -223,6 +245,23 @@ mod tests {
     use core::net::SocketAddr;
 
     use super::*;
+
+    #[test]
+    fn a_flow_is_read_as_it_is_laid_out() {
+        let mut bytes = [0_u8; size_of::<Flow>()];
+        bytes[..18].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1, 0, 80]);
+        let target = core::mem::offset_of!(Flow, target);
+        bytes[target] = 0xfd;
+        bytes[target + 17] = 81;
+        bytes[core::mem::offset_of!(Flow, header)] = 7;
+        bytes[core::mem::offset_of!(Flow, state)] = 2;
+        bytes[core::mem::offset_of!(Flow, watch)] = 1;
+        let flow = Flow::from_bytes(&bytes).unwrap();
+        assert_eq!((flow.header.to_le_bytes()[0], flow.state, flow.watch), (7, 2, 1));
+        assert_eq!(SocketAddr::from(flow.original).to_string(), "10.0.0.1:80");
+        assert_eq!(SocketAddr::from(flow.target).to_string(), "[fd00::]:81");
+        assert_eq!(Flow::from_bytes(&bytes[..55]), None);
+    }
 
     #[test]
     fn told_is_read_as_it_is_laid_out() {

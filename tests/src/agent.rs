@@ -49,6 +49,7 @@ pub struct AgentOptions {
 pub struct Agent {
     proc: Proc,
     routes: PathBuf,
+    admin: PathBuf,
     log: Mutex<Log>,
 }
 
@@ -67,6 +68,7 @@ impl Agent {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let routes = cluster.dir().join(format!("routes-{serial}.yaml"));
         let ready = cluster.dir().join(format!("ready-{serial}"));
+        let admin = cluster.dir().join(format!("admin-{serial}.sock"));
         fs::write(&routes, &options.routes).with_context(|| format!("writing {}", routes.display()))?;
         // Outside of the pods' cgroup, as on a real node, but under a name by which `sweep` finds and ends it.
         let own_cgroup = cluster.v2_mount().join(format!("{}-agent", cluster.id()));
@@ -87,6 +89,8 @@ impl Agent {
             .args((!options.plain).then_some("--log-direct"))
             .arg("--ready-file")
             .arg(&ready)
+            .arg("--admin-socket")
+            .arg(&admin)
             .args(&options.args);
         let mut proc = Proc::spawn("agent", command, cluster.dir(), None)?;
         let mut ended = None;
@@ -100,7 +104,7 @@ impl Agent {
         }
         ensure!(is_ready, "the agent is not ready after {deadline:?}:\n{}", proc.stderr());
         let log = Mutex::new(Log { path: proc.stderr_path().to_path_buf(), ..Log::default() });
-        let agent = Self { proc, routes, log };
+        let agent = Self { proc, routes, admin, log };
         if emulated() {
             // The canary's first round may last longer than it allows itself, and another one prove that the kernel writes
             // headers. An agent that never says so is one that a test wants.
@@ -117,6 +121,11 @@ impl Agent {
     /// Its route file.
     pub fn routes_path(&self) -> &Path {
         &self.routes
+    }
+
+    /// The Unix socket it answers at.
+    pub fn admin_socket(&self) -> &Path {
+        &self.admin
     }
 
     /// The file its log goes to.

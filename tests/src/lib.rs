@@ -7,6 +7,7 @@
 //! Everything carries a name that tells which process made it ([`ClusterId`]); it is removed when the [`Cluster`] is
 //! dropped, and what a killed run left behind is removed by [`sweep`].
 
+mod admin;
 mod agent;
 pub mod blob;
 mod bpffs;
@@ -29,6 +30,7 @@ pub mod talk;
 mod unwrap;
 mod wait;
 
+pub use admin::Asked;
 pub use agent::{Agent, AgentOptions};
 pub use bpffs::BpfFs;
 pub use cgroup::v2_mount;

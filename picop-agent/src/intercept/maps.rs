@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex},
 };
 
@@ -114,6 +114,7 @@ pub struct Maps {
     socks: Mutex<SockHash<MapData, u64>>,
     counters: PerCpuArray<MapData, u64>,
     events: PerCpuArray<MapData, u64>,
+    flows: MapData,
     /// Grafted connections.
     pub grafts: Arc<Grafts>,
 }
@@ -137,7 +138,7 @@ impl MapSource for Ebpf {
 }
 
 /// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
-pub const SHARED: [&str; 17] = [
+pub const SHARED: [&str; 18] = [
     "AGENT",
     "HEARTBEAT",
     "WORKLOADS",
@@ -155,6 +156,7 @@ pub const SHARED: [&str; 17] = [
     "SOURCES",
     "TARGETS",
     "TARGET_OF",
+    "FLOWS",
 ];
 
 fn shape(map: Map) -> Result<MapData, MapsError> {
@@ -169,6 +171,13 @@ where
     T: TryFrom<Map, Error = MapError>,
 {
     source.map(name)?.try_into().map_err(|source| MapsError::Missing { name, source: Some(source) })
+}
+
+fn flows(map: Map) -> Result<MapData, MapsError> {
+    match map {
+        Map::SkStorage(data) => Ok(data),
+        _ => Err(MapsError::Missing { name: "FLOWS", source: None }),
+    }
 }
 
 /// The map, its sizes checked, and a descriptor of it.
@@ -201,6 +210,7 @@ impl Maps {
             socks: Mutex::new(take(source, "SOCKS")?),
             counters: take(source, "COUNTERS")?,
             events: take(source, "EVENTS")?,
+            flows: flows(source.map("FLOWS")?)?,
             grafts: Arc::new(Grafts::take(source)?),
         })
     }
@@ -268,6 +278,26 @@ impl Maps {
             version.insert(key, route, 0).map_err(write("ROUTES"))?;
         }
         lock(&self.routes).set(0, &version, 0).map_err(write("ROUTES"))
+    }
+
+    /// The routes in effect, as the kernel has them. Takes CAP_SYS_ADMIN: they are known by their id only.
+    pub fn routes_in_effect(&self) -> Result<RoutesInEffect, MapsError> {
+        let map = lock(&self.routes).get(&0, 0);
+        Ok(RoutesInEffect(map.map_err(|source| MapsError::Read { name: "ROUTES", source })?))
+    }
+
+    /// What the kernel knows of a workload.
+    pub fn workload(&self, cgroup_id: u64) -> Result<Option<Workload>, MapsError> {
+        match lock(&self.workloads).get(&cgroup_id, 0) {
+            Ok(workload) => Ok(Some(workload)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(MapsError::Read { name: "WORKLOADS", source }),
+        }
+    }
+
+    /// The storage that the connect hook leaves with a socket.
+    pub fn flows(&self) -> BorrowedFd<'_> {
+        self.flows.fd().as_fd()
     }
 
     /// Has the kernel know a header, and returns its key. Headers stay: a connection may have been routed with one and not
@@ -374,6 +404,23 @@ impl Maps {
     /// What happened to connections since the programs were loaded, summed over CPUs.
     pub fn events(&self) -> Result<Vec<(Event, u64)>, MapsError> {
         Event::ALL.iter().map(|e| Ok((*e, sum(&self.events, *e as u32, "EVENTS")?))).collect()
+    }
+}
+
+/// A version of the routes in the kernel.
+#[derive(Debug)]
+pub struct RoutesInEffect(Routes);
+
+impl RoutesInEffect {
+    /// One entry. One that cannot be read is not there, as for the hooks.
+    pub fn get(&self, key: &RouteKey) -> Option<Route> {
+        self.0.get(key, 0).ok()
+    }
+
+    /// All of them. A version is not written to once it is in effect.
+    pub fn all(&self) -> Result<std::collections::HashMap<RouteKey, Route>, MapsError> {
+        let read = |entry: Result<_, _>| entry.map_err(|source| MapsError::Read { name: "ROUTES", source });
+        self.0.iter().map(read).collect()
     }
 }
 

@@ -1,75 +1,115 @@
-//! Logs the connections the kernel decided by itself, for those who ask for it (`--log-direct`): it costs such a connection
-//! about as much again as deciding it, and the agent a line.
+//! Connections that the kernel decided by itself, for those who ask for them: `--log-direct`, `picop trace`. Telling costs
+//! such a connection about as much again as deciding it.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
 use picop_common::{
     connect::Reason,
-    maps::{TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told},
+    maps::{TOLD_DIRECT, TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told},
     route::environment_key,
 };
 
 use super::{canary, workloads::Registry};
 use crate::{
     route::{RouteHandle, RouteTable},
-    telemetry::access,
+    telemetry::{access, events::Event, hub::Hub},
 };
 
 /// How often it is looked at. The hooks wake nobody, which would cost them more than the entry.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Reads and logs until dropped.
-pub async fn run(mut ring: RingBuf<MapData>, registry: Registry, routes: RouteHandle) {
-    let mut tick = tokio::time::interval(INTERVAL);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut names = Names::default();
-    loop {
-        tick.tick().await;
-        let table = routes.load();
-        while let Some(entry) = ring.next() {
-            // The canary's connections are nobody's.
-            if let Some(told) = Told::from_bytes(&entry)
-                && SocketAddr::from(told.original) != canary::DIRECT
-            {
-                line(&told, &registry, &table, names.of(&table, told.environment));
+/// Whoever reads them.
+pub struct Reader {
+    /// Names of workloads.
+    pub registry: Registry,
+    /// Names of services and environments.
+    pub routes: RouteHandle,
+    /// Whom to tell.
+    pub hub: Hub,
+    /// Whether each has a line in the log.
+    pub log: bool,
+}
+
+impl Reader {
+    /// Reads until dropped.
+    pub async fn run(self, mut ring: RingBuf<MapData>) {
+        let mut tick = tokio::time::interval(INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut names = Names::default();
+        loop {
+            tick.tick().await;
+            let table = self.routes.load();
+            while let Some(entry) = ring.next() {
+                // The canary's connections are nobody's.
+                if let Some(told) = Told::from_bytes(&entry)
+                    && SocketAddr::from(told.original) != canary::DIRECT
+                {
+                    self.pass_on(&told, &table, names.of(&table, told.environment));
+                }
             }
         }
     }
+
+    fn pass_on(&self, told: &Told, table: &RouteTable, environment: Option<&str>) {
+        let original = told.original.into();
+        let workload = self.registry.name(told.workload);
+        let line = access::Direct {
+            workload: workload.as_deref().unwrap_or("(gone)"),
+            service: table.service_at(&original).map(|s| s.name.as_str()),
+            original,
+            environment,
+            reason: Reason::ALL.get(told.reason as usize).map_or("unknown", |r| r.as_str()),
+            backend: match told.verdict {
+                TOLD_REFUSED => None,
+                TOLD_PASSED => Some(original),
+                _ => Some(told.target.into()),
+            },
+            injected: told.verdict == TOLD_INJECT,
+            refused: told.verdict == TOLD_REFUSED,
+        };
+        if self.log {
+            access::direct(&line);
+        }
+        self.hub.events().tell(|| Event {
+            at_us: Event::now(),
+            what: "routed".to_owned(),
+            path: path(told.verdict).to_owned(),
+            workload: line.workload.to_owned(),
+            service: line.service.map(ToOwned::to_owned),
+            environment: line.environment.map(ToOwned::to_owned),
+            env_source: line.env_source().to_owned(),
+            original: Some(line.original.to_string()),
+            backend: line.backend.map(|backend| backend.to_string()),
+            reason: Some(line.reason.to_owned()),
+            header: line.header().to_owned(),
+            ..Event::default()
+        });
+    }
 }
 
-fn line(told: &Told, registry: &Registry, table: &RouteTable, environment: Option<&str>) {
-    let original = told.original.into();
-    let workload = registry.name(told.workload);
-    let reason = Reason::ALL.get(told.reason as usize).map_or("unknown", |r| r.as_str());
-    access::direct(&access::Direct {
-        workload: workload.as_deref().unwrap_or("(gone)"),
-        service: table.service_at(&original).map(|s| s.name.as_str()),
-        original,
-        environment,
-        reason,
-        backend: match told.verdict {
-            TOLD_REFUSED => None,
-            TOLD_PASSED => Some(original),
-            _ => Some(told.target.into()),
-        },
-        injected: told.verdict == TOLD_INJECT,
-        refused: told.verdict == TOLD_REFUSED,
-    });
+/// The data path of a verdict `TOLD_*`.
+pub fn path(verdict: u32) -> &'static str {
+    match verdict {
+        TOLD_PASSED => "passthrough",
+        TOLD_DIRECT | TOLD_INJECT => "direct",
+        TOLD_REFUSED => "refused",
+        _ => "unknown",
+    }
 }
 
-/// Environments by their keys, of one table.
-#[derive(Default)]
-struct Names {
+/// Environments by their keys, of this table and of earlier ones: a connection may be told of after its environment is gone.
+#[derive(Debug, Default)]
+pub struct Names {
     version: Option<u64>,
     names: HashMap<u64, Arc<str>>,
 }
 
 impl Names {
-    fn of(&mut self, table: &RouteTable, key: u64) -> Option<&str> {
+    /// The name of an environment.
+    pub fn of(&mut self, table: &RouteTable, key: u64) -> Option<&str> {
         if self.version != Some(table.version()) {
             self.version = Some(table.version());
-            // Those of earlier tables stay: a connection may be told of after its environment is gone.
             self.names.extend(
                 table.environments().map(|e| (environment_key(e.as_str().as_bytes()), Arc::from(e.as_str()))),
             );

@@ -6,7 +6,7 @@ use std::{fs::File, io, os::fd::AsFd as _, sync::Arc, time::Duration};
 use aya_obj::generated::bpf_attach_type::BPF_CGROUP_INET4_CONNECT;
 use picop_common::{
     connect::{Event, Reason},
-    maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, SOCKS_FULL},
+    maps::{AGENT_FULL, AGENT_INJECT, AGENT_REVERSE, AGENT_TELL, SOCKS_FULL},
 };
 use tokio::sync::watch;
 
@@ -23,13 +23,31 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Events that mean a connection did not get what it should have.
 const BAD: [Event; 4] = [Event::EnrolFailed, Event::InjectFailed, Event::HeaderMissed, Event::NoOriginal];
 
-/// Looks after it all until dropped. `own` are the ids of the agent's own programs, `always` flags to keep set. The first canary report's consequences
-/// are in effect when `settled_tx` says so.
+/// What the hooks may do whatever is found.
+#[derive(Clone, Debug)]
+pub struct Always {
+    /// Bits `AGENT_*`.
+    pub flags: u32,
+    /// Whether the agent is to be told of each connection.
+    pub tell: bool,
+    /// How many others want to hear of them.
+    pub listeners: watch::Receiver<usize>,
+}
+
+impl Always {
+    fn flags(&mut self) -> u32 {
+        let tell = self.tell || *self.listeners.borrow_and_update() > 0;
+        self.flags | if tell { AGENT_TELL } else { 0 }
+    }
+}
+
+/// Looks after it all until dropped. `own` are the ids of the agent's own programs. The first canary report's consequences are
+/// in effect when `settled_tx` says so.
 pub async fn run(
     maps: Arc<Maps>,
     root: Cgroup,
     own: Vec<u32>,
-    always: u32,
+    mut always: Always,
     mut canary_rx: watch::Receiver<Report>,
     settled_tx: watch::Sender<bool>,
 ) {
@@ -41,9 +59,10 @@ pub async fn run(
         tokio::select! {
             _ = tick.tick() => {}
             Ok(()) = canary_rx.changed() => {}
+            Ok(()) = always.listeners.changed() => {}
         }
         let report = canary_rx.borrow_and_update().clone();
-        let now = always | wanted(&maps, &root, &own, &report);
+        let now = always.flags() | wanted(&maps, &root, &own, &report);
         match maps.set_agent(|conf| conf.flags = now) {
             Ok(()) => {
                 let settled = report.injection != Status::Unknown;

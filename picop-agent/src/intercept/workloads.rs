@@ -35,8 +35,10 @@ pub const RESYNC: Duration = Duration::from_millis(200);
 /// A managed workload, as those who serve its connections see it.
 #[derive(Debug)]
 pub struct ManagedWorkload {
+    /// Its cgroup's id: its key in the kernel.
+    pub id: u64,
     /// Its cgroup, relative to the mount: its name in logs.
-    pub name: String,
+    pub name: Arc<str>,
     /// What the route table says of it; changes with the table.
     pub spec: ArcSwap<WorkloadSpec>,
     /// Where its upstream sockets are made.
@@ -45,17 +47,50 @@ pub struct ManagedWorkload {
     pub netns_cookie: u64,
 }
 
-/// Names of workloads by their key in the kernel. A clone is the same registry.
+/// What is managed and what is not yet, for whoever asks. A clone is the same registry.
 #[derive(Clone, Debug, Default)]
-pub struct Registry(Arc<Mutex<HashMap<u64, Arc<str>>>>);
+pub struct Registry(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    managed: HashMap<u64, Arc<ManagedWorkload>>,
+    pending: Vec<Pending>,
+}
+
+/// A workload that is not managed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its cgroup, relative to the mount.
+    pub name: String,
+    /// Why not.
+    pub why: String,
+}
 
 impl Registry {
     /// The name of a managed workload.
     pub fn name(&self, id: u64) -> Option<Arc<str>> {
-        self.lock().get(&id).cloned()
+        self.lock().managed.get(&id).map(|workload| Arc::clone(&workload.name))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<str>>> {
+    /// All that is managed, by name.
+    pub fn managed(&self) -> Vec<Arc<ManagedWorkload>> {
+        let mut all: Vec<_> = self.lock().managed.values().cloned().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// What is not managed yet.
+    pub fn pending(&self) -> Vec<Pending> {
+        self.lock().pending.clone()
+    }
+
+    /// How many are managed, and how many are not yet.
+    pub fn counts(&self) -> (usize, usize) {
+        let known = self.lock();
+        (known.managed.len(), known.pending.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -139,7 +174,7 @@ pub struct Reconciler {
     /// Whether a predecessor's workloads were gone through.
     inherited_gone: bool,
     /// What was last said of each workload that cannot be managed, so that it is said once.
-    complaints: HashMap<u64, String>,
+    complaints: HashMap<u64, Pending>,
 }
 
 struct Managed {
@@ -220,6 +255,7 @@ impl Reconciler {
             }
             self.inherited_gone = true;
         }
+        self.registry.lock().pending = self.complaints.values().cloned().collect();
         Ok((self.managed.len(), self.complaints.len()))
     }
 
@@ -259,7 +295,8 @@ impl Reconciler {
         };
         let managed = Managed {
             workload: Arc::new(ManagedWorkload {
-                name: cgroup.rel.clone(),
+                id: cgroup.id,
+                name: cgroup.rel.as_str().into(),
                 spec: ArcSwap::from_pointee(spec.clone()),
                 netns,
                 netns_cookie: listeners.cookie,
@@ -274,7 +311,7 @@ impl Reconciler {
             return Ok(()); // The agent is going.
         }
         let entry = managed.entry(cgroup.id, &self.maps);
-        self.registry.lock().insert(cgroup.id, cgroup.rel.as_str().into());
+        self.registry.lock().managed.insert(cgroup.id, Arc::clone(&managed.workload));
         self.managed.insert(cgroup.id, managed);
         // A predecessor's levels stay until all that it managed was looked at.
         self.set_levels(|level| self.maps.levels().contains(&level))?;
@@ -294,15 +331,15 @@ impl Reconciler {
         let Some(managed) = self.managed.get(&id) else { return Ok(()) };
         managed.workload.spec.store(Arc::new(spec.clone()));
         self.maps.put_workload(id, managed.entry(id, &self.maps)?)?;
-        tracing::info!(workload = managed.workload.name, "workload changed");
+        tracing::info!(workload = &*managed.workload.name, "workload changed");
         Ok(())
     }
 
     fn remove(&mut self, id: u64) -> Result<(), MapsError> {
         let Some(managed) = self.managed.remove(&id) else { return Ok(()) };
         self.maps.remove_workload(id)?;
-        self.registry.lock().remove(&id);
-        tracing::info!(workload = managed.workload.name, "workload is gone");
+        self.registry.lock().managed.remove(&id);
+        tracing::info!(workload = &*managed.workload.name, "workload is gone");
         // Whoever accepts ends with the agent at the latest.
         drop(self.event_tx.send(Event::Removed(managed.workload)));
         Ok(())
@@ -333,9 +370,9 @@ impl Reconciler {
 
     fn complain(&mut self, cgroup: &Cgroup, error: &WorkloadError) {
         let text = crate::telemetry::chain(error);
-        if self.complaints.get(&cgroup.id) != Some(&text) {
+        if self.complaints.get(&cgroup.id).is_none_or(|said| said.why != text) {
             tracing::warn!(workload = cgroup.rel, error = text, "workload is not managed yet");
-            self.complaints.insert(cgroup.id, text);
+            self.complaints.insert(cgroup.id, Pending { name: cgroup.rel.clone(), why: text });
         }
     }
 }

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use super::{
     graft::Graft,
     late::{FirstWord, first_word},
-    pump::{self, Carried, End},
+    pump::{self, End},
     server::{Shared, Workload, reset},
     socket::Socket,
     upstream::{self, Connected, UpstreamError},
@@ -25,6 +25,7 @@ use crate::{
     telemetry::{
         access::{AccessRecord, Outcome},
         chain,
+        live::Carried,
     },
 };
 
@@ -67,7 +68,7 @@ async fn try_serve(
             Ok(None) => return Err((Outcome::NoOriginal, "no destination was recorded for it".to_owned())),
             Err(error) => return Err((Outcome::Internal, chain(&error))),
         };
-    record.original = Some(original);
+    record.wanted(original);
     // One table and one spec for the whole connection, whatever changes meanwhile.
     let (table, spec) = (shared.routes.load(), workload.managed.spec.load_full());
     let router = Router { shared, workload, table, spec, original, ticket };
@@ -77,7 +78,8 @@ async fn try_serve(
     let mut reading = client;
     let read =
         read_head(&mut reading, &mut head, router.expects(), timeout).await.map_err(|e| bad_head(&e))?;
-    let carried = Carried::default();
+    let open = Arc::clone(record.open());
+    let carried = &open.carried;
     let upstream = if read.why == HeadKind::Silent {
         let mut upstream = router.connect(read.context, &[], First::Held, record).await?;
         match first_word(client, &upstream.server, &mut head, &carried.down, timeout).await {
@@ -119,7 +121,7 @@ async fn try_serve(
     drop(first);
     carried.up.fetch_add(payload, Ordering::Relaxed);
 
-    Tally { carried: &carried, server: &server, graft, record, orderly: false }.run(client).await
+    Tally { carried, server: &server, graft, record, orderly: false }.run(client).await
 }
 
 fn bad_head(error: &HeadError) -> Ended {
@@ -197,7 +199,7 @@ impl Router<'_> {
         record.header = outgoing.told;
         record.dropped = outgoing.dropped;
         let (backends, why) = (decision.backends.clone(), decision.reason);
-        record.decision = Some(decision);
+        record.decided(decision);
         if backends == Backends::Refused {
             return Err((Outcome::Refused, format!("refused: {}", why.as_str())));
         }
@@ -223,7 +225,7 @@ impl Router<'_> {
             };
             (outcome, chain(&error))
         })?;
-        record.backend = Some(backend);
+        record.connected(backend);
         Ok(Upstream { server, first, sent })
     }
 }

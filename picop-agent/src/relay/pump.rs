@@ -23,6 +23,7 @@ use super::{
     pipes::Pipe,
     socket::Socket,
 };
+use crate::telemetry::live::Carried;
 
 /// How long after one side is gone the last bytes it sent may take to reach the other.
 const LAST_BYTES: Duration = Duration::from_secs(1);
@@ -36,15 +37,6 @@ const FULL_BUFFERS: u32 = 2;
 /// A direction whose pipe was filled with less than this for so many times in a row goes on with buffers.
 const LITTLE: usize = 16 * 1024;
 const LITTLE_TIMES: u32 = 8;
-
-/// Payload bytes so far. Outlives the pump, so that an aborted connection is told with what it carried.
-#[derive(Debug, Default)]
-pub struct Carried {
-    /// Client to server.
-    pub up: AtomicU64,
-    /// Server to client.
-    pub down: AtomicU64,
-}
 
 /// Which side ended the connection, if not both in order.
 #[derive(Debug, PartialEq, Eq)]

@@ -35,7 +35,10 @@ use crate::{
     },
     route::RouteHandle,
     sys::Watch,
-    telemetry::access::{AccessRecord, Outcome},
+    telemetry::{
+        access::{AccessRecord, Outcome},
+        hub::Hub,
+    },
 };
 
 /// How long after a workload's removal its connections are still accepted. A handshake over loopback takes microseconds,
@@ -56,6 +59,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Counts up per connection: which endpoint's turn it is.
     pub turn: AtomicUsize,
+    /// Whom connections tell what becomes of them.
+    pub hub: Hub,
     total: Arc<Gauge>,
 }
 
@@ -90,9 +95,16 @@ impl Server {
         netns: NetnsThread,
         threads: &DataThreads,
         limits: Limits,
+        hub: Hub,
     ) -> Self {
-        let shared =
-            Shared { routes, maps, limits, turn: AtomicUsize::new(0), total: Arc::new(Gauge::default()) };
+        let shared = Shared {
+            routes,
+            maps,
+            limits,
+            turn: AtomicUsize::new(0),
+            hub,
+            total: Arc::new(Gauge::default()),
+        };
         Self {
             shared: Arc::new(shared),
             netns,
@@ -200,7 +212,7 @@ async fn retire(maps: Arc<Maps>, Running { workload, stop, ports }: Running) {
     tokio::time::sleep(LAST_CONNECTS).await;
     match maps.sweep_originals(workload.netns_cookie, &ports) {
         Ok(0) => {}
-        Ok(swept) => tracing::warn!(workload = workload.name, swept, "connections were never accepted"),
+        Ok(swept) => tracing::warn!(workload = &*workload.name, swept, "connections were never accepted"),
         Err(error) => tracing::warn!(%error, "cannot sweep original destinations"),
     }
 }
@@ -217,7 +229,7 @@ struct Accept {
 
 impl Accept {
     async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        let name = &self.workload.managed.name;
+        let name = &*self.workload.managed.name;
         let port = match listener.local_addr() {
             Ok(addr) => addr.port(),
             Err(error) => return tracing::error!(workload = name, %error, "a listener has no address"),
@@ -249,7 +261,7 @@ impl Accept {
     }
 
     fn begin(&self, client: Socket, from: SocketAddr, port: u16) {
-        let mut record = AccessRecord::new(&self.workload.managed.name, from);
+        let mut record = AccessRecord::new(&self.shared.hub, Arc::clone(&self.workload.managed.name), from);
         let Some(permits) = self.permits() else {
             record.end(Outcome::Limit, "too many connections at once".to_owned());
             return reset(&client);

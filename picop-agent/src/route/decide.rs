@@ -147,15 +147,24 @@ pub struct Decision {
 
 /// Decides about one connection. The same facts give the same decision.
 pub fn decide(facts: &Facts<'_>) -> Decision {
+    decide_telling(facts, &mut |_, holds| holds)
+}
+
+/// Is told of every rule that is tried, in order, and whether it holds; answers that.
+pub type Tried<'a> = dyn FnMut(Reason, bool) -> bool + 'a;
+
+/// [`decide`], which tells on the way what it tries.
+pub fn decide_telling(facts: &Facts<'_>, tried: &mut Tried<'_>) -> Decision {
     let (environment, source) = facts.environment();
     let service = facts.table.service_at(&facts.destination);
+    tried(Reason::NotAService, service.is_none());
     let (backends, reason) = match service {
         // The client's own address family, but the address that v4-mapped stands for: the agent's socket is a plain one.
         None => (Backends::Itself(unmapped(facts.destination)), Reason::NotAService),
-        Some(service) => match variant(facts.table, service, environment) {
+        Some(service) => match variant(facts.table, service, environment, tried) {
             Ok(endpoints) => (Backends::Endpoints(endpoints.clone()), Reason::Variant),
             Err(Reason::VariantEmptyRefused) => (Backends::Refused, Reason::VariantEmptyRefused),
-            Err(why) => base(service, facts.destination, why),
+            Err(why) => base(service, facts.destination, why, tried),
         },
     };
     Decision {
@@ -174,21 +183,39 @@ fn variant<'s>(
     table: &RouteTable,
     service: &'s Service,
     environment: Option<&EnvId>,
+    tried: &mut Tried<'_>,
 ) -> Result<&'s Endpoints, Reason> {
+    tried(Reason::NoEnvironment, environment.is_none());
     let environment = environment.ok_or(Reason::NoEnvironment)?;
-    match (service.variant(environment), service.fallback) {
-        (Some(endpoints), _) if !endpoints.is_empty() => Ok(endpoints),
-        (Some(_), Fallback::Base) => Err(Reason::VariantEmptyBase),
-        (Some(_), Fallback::Refuse) => Err(Reason::VariantEmptyRefused),
-        (None, _) if table.knows(environment) => Err(Reason::NoVariant),
-        (None, _) => Err(Reason::UnknownEnvironment),
+    let Some(endpoints) = service.variant(environment) else {
+        if tried(Reason::UnknownEnvironment, !table.knows(environment)) {
+            return Err(Reason::UnknownEnvironment);
+        }
+        tried(Reason::NoVariant, true);
+        return Err(Reason::NoVariant);
+    };
+    tried(Reason::NoVariant, false);
+    if tried(Reason::Variant, !endpoints.is_empty()) {
+        return Ok(endpoints);
     }
+    if tried(Reason::VariantEmptyRefused, service.fallback == Fallback::Refuse) {
+        return Err(Reason::VariantEmptyRefused);
+    }
+    tried(Reason::VariantEmptyBase, true);
+    Err(Reason::VariantEmptyBase)
 }
 
-fn base(service: &Service, destination: SocketAddr, why: Reason) -> (Backends, Reason) {
+fn base(
+    service: &Service,
+    destination: SocketAddr,
+    why: Reason,
+    tried: &mut Tried<'_>,
+) -> (Backends, Reason) {
     match &service.base {
         Base::Itself => (Backends::Itself(unmapped(destination)), why),
-        Base::Endpoints(endpoints) if endpoints.is_empty() => (Backends::Refused, Reason::BaseEmpty),
+        Base::Endpoints(endpoints) if tried(Reason::BaseEmpty, endpoints.is_empty()) => {
+            (Backends::Refused, Reason::BaseEmpty)
+        }
         Base::Endpoints(endpoints) => (Backends::Endpoints(endpoints.clone()), why),
     }
 }

@@ -1,8 +1,14 @@
 //! The access line: exactly one per relayed connection, when it ends.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use crate::route::Decision;
+use super::{
+    events::Event,
+    hub::Hub,
+    live::{Entry, Open},
+    metrics::{Counters, End},
+};
+use crate::route::{Decision, EnvSource};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +38,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::ClientReset,
+        Self::UpstreamReset,
+        Self::NoOriginal,
+        Self::BadHeader,
+        Self::LateHeader,
+        Self::Refused,
+        Self::UpstreamFailed,
+        Self::Limit,
+        Self::Drained,
+        Self::Internal,
+    ];
+
     /// The name in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,19 +71,18 @@ impl Outcome {
     }
 }
 
-/// What is to be told of a connection. Filled in as it becomes known; told when dropped, so that no way out of a
-/// connection's code forgets it.
+/// What is to be told of a connection: opened, filled in as it becomes known, and finished when dropped, so that no way out
+/// of a connection's code forgets it. Whoever carries bytes counts them in [`AccessRecord::open`]'s `carried`.
 #[derive(Debug)]
 pub struct AccessRecord {
-    workload: String,
-    client: SocketAddr,
-    started: Instant,
-    /// Where the client wanted to go.
-    pub original: Option<SocketAddr>,
-    /// What was decided.
-    pub decision: Option<Decision>,
-    /// Where it went.
-    pub backend: Option<SocketAddr>,
+    hub: Hub,
+    entry: Entry,
+    original: Option<SocketAddr>,
+    decision: Option<Decision>,
+    backend: Option<SocketAddr>,
+    /// When there was a decision, and when a connection to a backend.
+    decided_at: Option<Instant>,
+    counters: Option<Arc<Counters>>,
     /// What the server was told: `propagate`, `strip` or `none` (there was nothing to tell).
     pub header: &'static str,
     /// Context entries left out for want of room.
@@ -84,15 +104,16 @@ pub struct AccessRecord {
 }
 
 impl AccessRecord {
-    /// Starts one.
-    pub fn new(workload: &str, client: SocketAddr) -> Self {
+    /// A connection was accepted.
+    pub fn new(hub: &Hub, workload: Arc<str>, client: SocketAddr) -> Self {
         Self {
-            workload: workload.to_owned(),
-            client,
-            started: Instant::now(),
+            hub: hub.clone(),
+            entry: Entry::new(hub, workload, client),
             original: None,
             decision: None,
             backend: None,
+            decided_at: None,
+            counters: None,
             header: "none",
             dropped: 0,
             bytes_up: 0,
@@ -105,20 +126,106 @@ impl AccessRecord {
         }
     }
 
+    /// What others see of it while it is open.
+    pub fn open(&self) -> &Arc<Open> {
+        self.entry.open()
+    }
+
+    /// It is known where the client wanted to go.
+    pub fn wanted(&mut self, original: SocketAddr) {
+        self.original = Some(original);
+        self.open().wanted(original);
+    }
+
+    /// It is known where it will go, and why. The last word counts: a header that comes late changes it.
+    pub fn decided(&mut self, decision: Decision) {
+        let now = Instant::now();
+        let counters = self.hub.metrics().of(Some(&decision));
+        counters.opened(now - self.open().since);
+        if let Some(before) = self.counters.replace(counters) {
+            before.rerouted();
+        }
+        self.decided_at = Some(now);
+        self.open().decided(&decision);
+        self.decision = Some(decision);
+    }
+
+    /// A backend has taken it.
+    pub fn connected(&mut self, backend: SocketAddr) {
+        if let (Some(counters), Some(decided_at)) = (&self.counters, self.decided_at) {
+            counters.connected(decided_at.elapsed(), self.open().age());
+        }
+        self.open().connected(backend);
+        self.backend = Some(backend);
+        self.hub.events().tell(|| self.event("routed"));
+    }
+
     /// Says how it ended, and why.
     pub fn end(&mut self, outcome: Outcome, error: impl Into<Option<String>>) {
         self.outcome = outcome;
         self.error = error.into();
     }
+
+    fn count_end(&self) {
+        let undecided = || {
+            let counters = self.hub.metrics().of(None);
+            counters.undecided();
+            counters
+        };
+        let counters = self.counters.clone().unwrap_or_else(undecided);
+        counters.closed(&End {
+            outcome: self.outcome,
+            up: self.bytes_up,
+            grafted_up: self.grafted_up,
+            down: self.bytes_down,
+            grafted_down: self.grafted_down,
+            lasted: self.open().age(),
+        });
+    }
+
+    fn duration_us(&self) -> u64 {
+        u64::try_from(self.open().age().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn event(&self, what: &str) -> Event {
+        let decision = self.decision.as_ref();
+        Event {
+            at_us: Event::now(),
+            what: what.to_owned(),
+            path: "relay".to_owned(),
+            workload: self.open().workload.to_string(),
+            service: decision.and_then(|d| d.service.as_ref()).map(|s| s.name.clone()),
+            environment: decision.and_then(|d| d.environment.as_ref()).map(ToString::to_string),
+            env_source: decision.map_or(EnvSource::None, |d| d.source).as_str().to_owned(),
+            original: self.original.map(|a| a.to_string()),
+            backend: self.backend.map(|a| a.to_string()),
+            reason: decision.map(|d| d.reason.as_str().to_owned()),
+            header: self.header.to_owned(),
+            ..Event::default()
+        }
+    }
+
+    fn closed(&self) -> Event {
+        Event {
+            outcome: Some(self.outcome.as_str().to_owned()),
+            error: self.error.clone(),
+            bytes_up: Some(self.bytes_up),
+            bytes_down: Some(self.bytes_down),
+            duration_us: Some(self.duration_us()),
+            ..self.event("closed")
+        }
+    }
 }
 
 impl Drop for AccessRecord {
     fn drop(&mut self) {
+        self.count_end();
+        self.hub.events().tell(|| self.closed());
         let decision = self.decision.as_ref();
         tracing::info!(
             target: "access",
-            workload = self.workload,
-            client = %self.client,
+            workload = &*self.open().workload,
+            client = %self.open().client,
             service = decision.and_then(|d| d.service.as_ref()).map(|s| s.name.as_str()),
             original = self.original.map(display),
             environment = decision.and_then(|d| d.environment.as_ref()).map(display),
@@ -133,7 +240,7 @@ impl Drop for AccessRecord {
             grafted_up = self.grafted_up,
             grafted_down = self.grafted_down,
             graft_passes = self.graft_passes,
-            duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us = self.duration_us(),
             outcome = self.outcome.as_str(),
             error = self.error,
         );
@@ -161,20 +268,36 @@ pub struct Direct<'a> {
     pub refused: bool,
 }
 
+impl Direct<'_> {
+    /// Where its environment came from.
+    pub fn env_source(&self) -> &'static str {
+        if self.environment.is_some() { EnvSource::Workload } else { EnvSource::None }.as_str()
+    }
+
+    /// What the server is told.
+    pub fn header(&self) -> &'static str {
+        match self {
+            Self { injected: true, .. } => "propagate",
+            Self { environment: Some(_), .. } => "strip",
+            Self { environment: None, .. } => "none",
+        }
+    }
+}
+
 /// Logs one.
 pub fn direct(line: &Direct<'_>) {
-    let Direct { workload, service, original, environment, reason, backend, injected, refused } = *line;
+    let Direct { workload, service, original, environment, reason, backend, refused, .. } = *line;
     tracing::info!(
         target: "access",
         workload,
         service,
         %original,
         environment,
-        env_source = if environment.is_some() { "workload" } else { "none" },
+        env_source = line.env_source(),
         reason,
         path = if refused { "refused" } else { "direct" },
         backend = backend.map(display),
-        header = if injected { "propagate" } else if environment.is_some() { "strip" } else { "none" },
+        header = line.header(),
         outcome = if refused { "refused" } else { "routed" },
     );
 }

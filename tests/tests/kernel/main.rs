@@ -4,6 +4,7 @@
 //! With `PICOP_EMULATED=1` it expects a machine that is an order of magnitude slower: fewer bytes and connections, more
 //! patience.
 
+mod admin;
 mod churn;
 mod common;
 mod direct;

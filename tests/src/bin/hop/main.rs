@@ -1,6 +1,7 @@
 //! `hop`: what runs inside the testbed's pods. A launcher that puts a program into a pod, test servers, a test client, and
 //! the demo's service, which speaks PiCoP as an instrumented application does.
 
+mod asks;
 mod bench_client;
 mod bench_server;
 mod bench_wire;
@@ -21,6 +22,7 @@ mod soak;
 mod stream;
 mod streams;
 mod talk;
+mod tell;
 mod unwrap;
 
 use clap::Parser;
@@ -58,6 +60,10 @@ enum Hop {
     Stream(stream::Args),
     /// Ends of connections as `stream` makes them, one for each line of standard input, all at once
     Streams(streams::Args),
+    /// Tells whoever connects at which address it was met
+    Tell(tell::Args),
+    /// Makes a connection for each line of standard input, and says what became of it
+    Asks(asks::Args),
     /// Does with sockets what standard input says, step by step
     Talk,
     /// The demo's service: says which instances served a request
@@ -81,6 +87,8 @@ fn main() -> anyhow::Result<()> {
         Hop::SoakServer(args) => soak::server::run(&args),
         Hop::Stream(args) => stream::run(&args),
         Hop::Streams(args) => streams::run(&args),
+        Hop::Tell(args) => tell::run(&args),
+        Hop::Asks(args) => asks::run(&args),
         Hop::Talk => talk::run(),
         Hop::Serve(args) => serve::run(args),
     }

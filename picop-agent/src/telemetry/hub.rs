@@ -1,0 +1,42 @@
+//! What every connection tells: one hub, which those who want to know read from.
+
+use std::sync::Arc;
+
+use super::{
+    events::Events,
+    live::Live,
+    metrics::{Metrics, labels::Limits},
+};
+
+/// Where connections tell what becomes of them. A clone is the same hub.
+#[derive(Clone, Debug, Default)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    live: Live,
+    events: Events,
+    metrics: Metrics,
+}
+
+impl Hub {
+    /// One that counts under so many names.
+    pub fn new(limits: Limits) -> Self {
+        Self(Arc::new(Inner { metrics: Metrics::new(limits), ..Inner::default() }))
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Relayed connections that are open.
+    pub fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    /// What happens, as it happens.
+    pub fn events(&self) -> &Events {
+        &self.0.events
+    }
+}
