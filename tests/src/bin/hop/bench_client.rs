@@ -3,7 +3,9 @@
 
 mod crowd;
 mod one;
+mod paced;
 mod stream;
+mod until;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -95,6 +97,10 @@ enum What {
     Stream { to: SocketAddr, port: u16, bytes: u64, way: Way },
     /// Connections, with one request each, that stay open until the next job but [`KeepAlive`](Self::KeepAlive).
     Hold { to: SocketAddr, port: u16, connections: usize },
+    /// HTTP requests at a fixed rate.
+    Paced(paced::Plan),
+    /// Connections with one request each, one after the other, until one arrives at the server's port `port`.
+    Until { to: SocketAddr, port: u16 },
     /// Closes what is held, and nothing else.
     Release,
 }
@@ -174,6 +180,8 @@ impl Client {
                 self.held = crowd::hold(to, &header, port, connections)?;
                 json!({ "held": self.held.len() })
             }
+            What::Paced(plan) => serde_json::to_value(paced::run(&plan, &header)?)?,
+            What::Until { to, port } => serde_json::to_value(until::reached(to, &header, port)?)?,
             What::Release => json!({ "held": 0 }),
         })
     }

@@ -3,6 +3,7 @@
 
 mod asks;
 mod bench_client;
+mod bench_codec;
 mod bench_server;
 mod bench_wire;
 mod blob;
@@ -50,6 +51,8 @@ enum Hop {
     Load(load::Args),
     /// Makes the benchmarks' connections, as the benchmark says
     BenchClient(bench_client::Args),
+    /// Reads and writes headers, again and again
+    BenchCodec(bench_codec::Args),
     /// Serves the benchmarks' connections
     BenchServer(bench_server::Args),
     /// Makes the soak's connections, each of which it checks
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Hop::Hold => hold::run(),
         Hop::Load(args) => load::run(&args),
         Hop::BenchClient(args) => bench_client::run(&args),
+        Hop::BenchCodec(args) => bench_codec::run(&args),
         Hop::BenchServer(args) => bench_server::run(&args),
         Hop::SoakClient(args) => soak::client::run(&args),
         Hop::SoakServer(args) => soak::server::run(&args),
