@@ -9,6 +9,7 @@ mod build_ebpf;
 mod demo;
 mod exec;
 mod lint;
+mod memory;
 mod setup;
 mod soak;
 mod test;

@@ -2,7 +2,6 @@
 //! on the way. How fast it was is told; it decides nothing.
 
 mod connect;
-mod memory;
 
 use anyhow::{Result, bail};
 use testbed::{Privilege, privilege};

@@ -3,17 +3,19 @@
 //! One client process and one server process make all connections of all variants. A variant is the cgroup the client is in
 //! while it makes them (what programs run, and what they find), the cgroup the server's socket was made in, and the address.
 
-mod stage;
-mod variant;
+pub mod stage;
+pub mod variant;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::Outcome;
 use super::cpu::Usage;
 use super::load::{Block, Times};
 use super::machine::{self, Ticks};
 use super::report::{Measured, Report, Round};
+use super::results::Extent;
 use super::stats::Random;
 use crate::build::Programs;
 use crate::setup::Purpose;
@@ -27,7 +29,7 @@ use variant::Variant;
 pub struct Args {
     /// End with one line of JSON on standard output.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 
     /// A tenth of the rounds: shows whether it works, and little else.
     #[arg(long)]
@@ -42,11 +44,11 @@ pub struct Args {
     only: Vec<String>,
 
     /// Rounds; in each, every variant has its turn.
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: usize,
 
     /// Connections of a variant in a round.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS)]
     connections: usize,
 
     /// Client and server on one CPU: no waking of another one, which takes most of the time and varies.
@@ -55,7 +57,23 @@ pub struct Args {
 
     /// Measure this build of picop, rather than building one.
     #[arg(long, value_name = "PATH")]
-    picop: Option<PathBuf>,
+    pub picop: Option<PathBuf>,
+}
+
+const ROUNDS: usize = 100;
+const CONNECTIONS: usize = 200;
+
+impl Args {
+    /// How much of the suite this is.
+    pub fn extent(&self) -> Extent {
+        let whole =
+            self.only.is_empty() && self.rounds >= ROUNDS && self.connections >= CONNECTIONS && !self.one_cpu;
+        match (whole, self.quick) {
+            (false, _) => Extent::Part,
+            (true, true) => Extent::Quick,
+            (true, false) => Extent::Whole,
+        }
+    }
 }
 
 /// Connections ahead of each turn that are not timed: they find the caches as the last variant has left them.
@@ -64,14 +82,10 @@ const WARM_UP: usize = 20;
 const WARM_UP_ROUNDS: usize = 3;
 
 /// Runs the suite.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, programs: &Programs) -> Result<Outcome> {
     ensure!(args.rounds >= 2 && args.connections >= 1, "a comparison takes two rounds and a connection");
     setup::ensure(&[Purpose::Demo])?;
-    let Programs { picop, hop } = super::programs(args.picop.as_deref())?;
-    testbed::set_programs(picop, hop)?;
-    for id in testbed::sweep()? {
-        exec::announce(&format!("removed what a killed run had left: {id}"));
-    }
+    super::use_programs(programs)?;
     let variants = variant::chosen(args.flat, &args.only)?;
     exec::announce("making a cluster, and starting picop in it");
     let mut stage = Stage::build(&variants, args.one_cpu)?;
@@ -80,11 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     let made = (WARM_UP_ROUNDS + rounds) * (WARM_UP + args.connections);
     stage.check(&variants, made as u64)?;
     stage.remove()?;
-    report.print();
-    if args.json {
-        println!("{}", report.json());
-    }
-    Ok(())
+    Ok(Outcome { json: report.json(), text: report.text() })
 }
 
 fn measure(args: &Args, rounds: usize, stage: &mut Stage, variants: &[Variant]) -> Result<Report> {

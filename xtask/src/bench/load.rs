@@ -28,6 +28,49 @@ pub struct Times {
     pub elapsed: u64,
 }
 
+/// What requests at a fixed rate met, in nanoseconds: see `hop bench-client`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Paced {
+    /// Of each request: from the moment it was meant to be sent to the whole response.
+    pub whole: Vec<u32>,
+    /// How late the client itself was, where it could have sent.
+    pub late: Vec<u32>,
+    /// Requests without an answer in time.
+    pub missed: u64,
+    /// From the first one's moment to the last one's answer.
+    pub elapsed: u64,
+}
+
+/// Requests at a fixed rate.
+#[derive(Debug)]
+pub struct Pace<'a> {
+    pub cgroup: &'a Path,
+    /// What is sent first on each connection, in hexadecimal.
+    pub header: &'a str,
+    /// Where to, and the body of the response from there: client number n asks target n, modulo their number.
+    pub targets: &'a [(SocketAddr, String)],
+    /// Requests a second, of all clients together.
+    pub rate: f64,
+    /// Requests in all.
+    pub requests: u64,
+    /// How many may be under way at a time.
+    pub clients: usize,
+    pub keep_alive: bool,
+    /// Whether all clients send at the same moment.
+    pub at_once: bool,
+    /// The HTTP request.
+    pub request: &'a str,
+}
+
+/// When a change was met.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Reached {
+    /// When the first connection began that was routed by it: nanoseconds of `CLOCK_MONOTONIC`.
+    pub began: u64,
+    /// Connections before that.
+    pub before: u64,
+}
+
 /// What one of the server's listeners has served.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct Served {
@@ -49,7 +92,7 @@ struct Remote {
 
 impl Remote {
     fn start(cluster: &Cluster, pod: &Pod, name: &str, args: &[String]) -> Result<Self> {
-        let path = cluster.dir().join(format!("{name}.sock"));
+        let path = cluster.dir().join(format!("{name}-{}.sock", pod.name()));
         let listener =
             UnixListener::bind(&path).with_context(|| format!("listening at {}", path.display()))?;
         listener.set_nonblocking(true)?;
@@ -64,13 +107,19 @@ impl Remote {
     }
 
     fn ask<T: DeserializeOwned>(&mut self, line: &Value) -> Result<T> {
-        let mut answer = String::new();
+        self.send(line)?;
+        self.answer()
+    }
+
+    fn send(&mut self, line: &Value) -> Result<()> {
         let line = format!("{line}\n");
-        self.reader
-            .get_ref()
-            .write_all(line.as_bytes())
-            .and_then(|()| self.reader.read_line(&mut answer))
-            .with_context(|| format!("no answer: {}", self.proc.stderr()))?;
+        let sent = self.reader.get_ref().write_all(line.as_bytes());
+        sent.with_context(|| format!("it takes no more lines: {}", self.proc.stderr()))
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let mut answer = String::new();
+        self.reader.read_line(&mut answer).with_context(|| format!("no answer: {}", self.proc.stderr()))?;
         let answer: Value = serde_json::from_str(&answer)
             .with_context(|| format!("not an answer: {answer:?} {}", self.proc.stderr()))?;
         if let Some(error) = answer.get("error") {
@@ -187,6 +236,29 @@ impl Client {
     /// Opens connections that stay open until the next job but [`requests`](Self::requests).
     pub fn hold(&mut self, way: &Way, connections: usize) -> Result<()> {
         self.job::<Value>(way, "hold", json!({ "connections": connections })).map(drop)
+    }
+
+    /// Makes HTTP requests at a fixed rate, after one by each client that does not count.
+    pub fn paced(&mut self, pace: &Pace<'_>) -> Result<Paced> {
+        let Pace { cgroup, header, rate, requests, clients, keep_alive, at_once, request, .. } = pace;
+        let targets: Vec<_> =
+            pace.targets.iter().map(|(to, body)| json!({ "to": to, "body": body })).collect();
+        self.0.ask(&json!({
+            "job": "paced", "cgroup": cgroup, "header": header, "targets": targets, "rate": rate,
+            "requests": requests, "clients": clients, "keep_alive": keep_alive, "at_once": at_once,
+            "request": request,
+        }))
+    }
+
+    /// Connects without a pause until the server at the way's port answers, while `change` is made.
+    pub fn until<T>(&mut self, way: &Way, change: impl FnOnce() -> Result<T>) -> Result<(Reached, T)> {
+        let Way { cgroup, to, header, port } = way;
+        self.0.send(&json!({
+            "job": "until", "cgroup": cgroup, "to": to, "header": header, "port": port,
+        }))?;
+        let changed = change();
+        let reached = self.0.answer()?;
+        Ok((reached, changed?))
     }
 
     /// Closes them.

@@ -16,8 +16,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::Outcome;
 use super::load::Direction;
 use super::machine::{Load, Ticks};
+use super::results::Extent;
 use super::stats::Random;
 use crate::build::Programs;
 use crate::setup::Purpose;
@@ -33,7 +35,7 @@ use variant::Variant;
 pub struct Args {
     /// End with one line of JSON on standard output.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 
     /// A tenth of the rounds, and less in them: shows whether it works, and whether something is much slower.
     #[arg(long)]
@@ -52,7 +54,7 @@ pub struct Args {
     clients: Vec<usize>,
 
     /// Rounds; in each, every variant has its turn. (Streams have a sixth of that.)
-    #[arg(long, value_name = "N", default_value_t = 60)]
+    #[arg(long, value_name = "N", default_value_t = ROUNDS)]
     rounds: usize,
 
     /// Bytes of a stream, in GB (10^9).
@@ -60,7 +62,7 @@ pub struct Args {
     stream_gb: f64,
 
     /// Connections that are held open to see what they take.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = IDLE)]
     idle: usize,
 
     /// Let picop write its line for each connection, as it does by default. The peers write none by default.
@@ -69,7 +71,28 @@ pub struct Args {
 
     /// Measure this build of picop, rather than building one.
     #[arg(long, value_name = "PATH")]
-    picop: Option<PathBuf>,
+    pub picop: Option<PathBuf>,
+}
+
+const ROUNDS: usize = 60;
+const IDLE: usize = 10_000;
+
+impl Args {
+    /// How much of the suite this is.
+    pub fn extent(&self) -> Extent {
+        let whole = self.only.is_empty()
+            && self.measure.is_empty()
+            && self.clients.is_empty()
+            && self.rounds >= ROUNDS
+            && self.stream_gb >= 1.0
+            && self.idle >= IDLE
+            && !self.access_lines;
+        match (whole, self.quick) {
+            (false, _) => Extent::Part,
+            (true, true) => Extent::Quick,
+            (true, false) => Extent::Whole,
+        }
+    }
 }
 
 /// What can be measured.
@@ -91,8 +114,7 @@ const CONNECTIONS: [(usize, usize); 3] = [(1, 200), (8, 600), (64, 1200)];
 const REQUESTS: [(usize, usize); 2] = [(1, 500), (64, 3000)];
 /// As an argument: one of the numbers above.
 fn clients() -> impl TypedValueParser<Value = usize> {
-    PossibleValuesParser::new(["1", "8", "64"])
-        .map(|text| text.parse().expect("one of these numbers"))
+    PossibleValuesParser::new(["1", "8", "64"]).map(|text| text.parse().expect("one of these numbers"))
 }
 
 /// Turns of every variant before the first round.
@@ -101,22 +123,14 @@ const WARM_UP_ROUNDS: usize = 2;
 const ROUNDS_PER_STREAM: usize = 6;
 
 /// Runs the suite.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, programs: &Programs) -> Result<Outcome> {
     ensure!(args.rounds >= 2 && args.idle >= 1, "a comparison takes two rounds and a connection");
     ensure!(args.stream_gb > 0.0 && args.stream_gb < 1000.0, "a stream takes some bytes, and not too many");
     setup::ensure(&[Purpose::Demo])?;
-    let Programs { picop, hop } = super::programs(args.picop.as_deref())?;
-    let plan = plan(args, &picop)?;
-    testbed::set_programs(picop, hop)?;
-    for id in testbed::sweep()? {
-        exec::announce(&format!("removed what a killed run had left: {id}"));
-    }
+    let plan = plan(args, &programs.picop)?;
+    super::use_programs(programs)?;
     let report = measure(args, &plan)?;
-    report.print();
-    if args.json {
-        println!("{}", report.json());
-    }
-    Ok(())
+    Ok(Outcome { json: report.json(), text: report.text() })
 }
 
 /// The variants that can be had here. One that was asked for by name must be.
@@ -127,7 +141,7 @@ fn plan(args: &Args, picop: &std::path::Path) -> Result<Plan> {
         peers: Vec::new(),
         knows_graft,
         access_lines: args.access_lines,
-        descriptors: peer::raise_limits()?,
+        descriptors: super::peer::raise_limits(super::peer::DESCRIPTORS)?,
     };
     for variant in variant::chosen(&args.only)? {
         let found = if variant.is_peer() {
@@ -197,7 +211,7 @@ fn measure(args: &Args, plan: &Plan) -> Result<Report> {
 /// How many connections to hold: not more than a program between client and server may have descriptors for.
 fn held(args: &Args, descriptors: u64) -> Result<usize> {
     let wanted = if args.quick { args.idle.div_ceil(5) } else { args.idle };
-    let possible = usize::try_from(peer::connections(descriptors))?;
+    let possible = usize::try_from(super::peer::connections(descriptors))?;
     if wanted > possible {
         exec::announce(&format!(
             "not {wanted} idle connections but {possible}: a process may have no more than {descriptors} descriptors here"

@@ -17,7 +17,7 @@ pub const YARDSTICK: &str = "none";
 pub const AGAIN: &str = "none-again";
 
 /// One variant's turn in a round.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Round {
     pub times: Times,
     /// CPU time of all of it, on both sides and between.
@@ -58,7 +58,7 @@ impl Phase {
 }
 
 /// All rounds of one variant, in the order they were made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Measured {
     name: String,
     rounds: Vec<Round>,
@@ -73,6 +73,11 @@ impl Measured {
     /// Adds a round.
     pub fn add(&mut self, round: Round) {
         self.rounds.push(round);
+    }
+
+    /// CPU time of all rounds.
+    pub fn cpu_ns(&self) -> u64 {
+        self.rounds.iter().map(|round| round.cpu_ns).sum()
     }
 
     /// The median of each round, in microseconds.
@@ -226,11 +231,6 @@ impl Report {
         let variants: serde_json::Map<_, _> =
             self.rows.iter().map(|row| (row.name.clone(), row.json())).collect();
         json!({ "suite": self.suite, "commit": self.commit, "kernel": self.kernel, "variants": variants })
-    }
-
-    /// For people, on standard output.
-    pub fn print(&self) {
-        print!("{}", self.text());
     }
 }
 

@@ -61,17 +61,21 @@ const TESTS: [Tool; 10] = [
 /// than a name, since the user's toolchain usually comes first on `PATH`.
 const EBPF_LINTS: Tool = tool("/usr/bin/cargo-clippy", "lints for the eBPF programs", &["rust-web-clippy"]);
 
-/// A proxy the relay is measured against. (Envoy is no Debian package: see `envoy`.)
+/// What the benchmarks run beside picop: proxies that it is measured against. (Envoy is no Debian package: see `envoy`.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     Haproxy,
     NginxStream,
+    /// No proxy: it counts a program's instructions.
+    Valgrind,
 }
 
 const HAPROXY: [Tool; 1] = [tool("haproxy", "a proxy the relay is measured against", &["haproxy"])];
 
 /// nginx's module for TCP, where Debian puts it.
 pub const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+const VALGRIND: [Tool; 1] = [tool("valgrind", "counts instructions", &["valgrind"])];
 
 const NGINX: [Tool; 2] = [
     tool("nginx", "a proxy the relay is measured against", &["nginx-light", "nginx"]),
@@ -83,6 +87,7 @@ impl Peer {
         match self {
             Self::Haproxy => &HAPROXY,
             Self::NginxStream => &NGINX,
+            Self::Valgrind => &VALGRIND,
         }
     }
 }
@@ -118,6 +123,7 @@ impl Group {
         if has(Purpose::Peers) {
             tools.extend(HAPROXY);
             tools.extend(NGINX);
+            tools.extend(VALGRIND);
         }
         tools.sort_by_key(|tool| tool.program);
         tools.dedup_by_key(|tool| tool.program);

@@ -15,10 +15,10 @@ use serde_json::json;
 use testbed::Ledger;
 use testbed::soak::Progress;
 
-use super::memory::Memory;
 use crate::bench::machine;
 use crate::build::{self, Programs};
 use crate::exec;
+use crate::memory::Memory;
 use crate::setup::{self, Purpose};
 use stage::Stage;
 

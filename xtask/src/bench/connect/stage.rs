@@ -15,7 +15,7 @@
 //! and each variant has a port of its own there, so that no variant meets another's TIME_WAIT.
 
 mod proof;
-mod routes;
+pub mod routes;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ use super::variant::{Size, Variant};
 const FIRST_PORT: u16 = 7000;
 const SERVICE_PORT: u16 = 80;
 /// The workloads' environment.
-const ENVIRONMENT: &str = "bench-0";
+pub const ENVIRONMENT: &str = "bench-0";
 
 /// Everything that runs. Programs come first: they end before their pods.
 pub struct Stage {
@@ -149,6 +149,12 @@ impl Stage {
             .find(|(at, _)| *at == place)
             .with_context(|| format!("no agent for {variant:?}"))?;
         Ok(vec![self.client.pid(), self.server.pid(), agent.pid()])
+    }
+
+    /// The agent that has no more to do than there are variants.
+    pub fn agent_pid(&self) -> Result<u32> {
+        let found = self.agents.iter().find(|(place, _)| *place == Place::Node);
+        found.map(|(_, agent)| agent.pid()).context("no agent runs")
     }
 
     /// Where `count` connections of a variant go.

@@ -1,6 +1,5 @@
 //! What connections take that do nothing.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -8,6 +7,7 @@ use testbed::wait_until;
 
 use super::stage::Stage;
 use super::variant::Variant;
+use crate::memory::Sizes;
 
 /// How long a program may go on moving memory about.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,15 +38,8 @@ pub fn measure(stage: &mut Stage, variant: Variant, connections: usize) -> Resul
     let (client, way) = stage.client(variant)?;
     client.release(&way)?;
     stage.count(variant, FIRST + connections);
-    let each = |of: fn(&Sizes) -> i64| per(of(&after) - of(&before), connections);
+    let each = |of: fn(&Sizes) -> u64| per(of(&before), of(&after), connections);
     Ok(Memory { connections, rss: each(|sizes| sizes.rss), pss: each(|sizes| sizes.pss) })
-}
-
-/// In bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sizes {
-    rss: i64,
-    pss: i64,
 }
 
 /// The sizes when they have stayed the same for a while.
@@ -64,26 +57,13 @@ fn settled(stage: &Stage, variant: Variant) -> Result<Sizes> {
 }
 
 fn read(stage: &Stage, variant: Variant) -> Result<Sizes> {
-    let mut sum = Sizes::default();
-    for process in stage.proxies(variant)? {
-        let path = format!("/proc/{process}/smaps_rollup");
-        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-        let field = |name| field(&text, name).with_context(|| format!("{path} has no {name}"));
-        sum.rss += field("Rss:")?;
-        sum.pss += field("Pss:")?;
-    }
-    Ok(sum)
+    Sizes::of(&stage.proxies(variant)?)
 }
 
-/// A size of `smaps_rollup`, in bytes.
-fn field(text: &str, name: &str) -> Option<i64> {
-    let kilobytes = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
-    Some(kilobytes?.parse::<i64>().ok()? * 1024)
-}
-
-fn per(bytes: i64, connections: usize) -> f64 {
-    let float = |n: i64| f64::from(i32::try_from(n / 1024).unwrap_or(i32::MAX)) * 1024.0;
-    float(bytes) / f64::from(u32::try_from(connections).unwrap_or(u32::MAX))
+/// Bytes for each of so many connections, from what there was before and after.
+fn per(before: u64, after: u64, connections: usize) -> f64 {
+    let float = |bytes: u64| f64::from(u32::try_from(bytes / 1024).unwrap_or(u32::MAX)) * 1024.0;
+    (float(after) - float(before)) / f64::from(u32::try_from(connections).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -91,13 +71,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_in_bytes() {
-        let text = "55d0-7ffe ---p 00000000 00:00 0 [rollup]\nRss:            1024 kB\nPss:             512 kB\n\
-                    Pss_Dirty: 1 kB\n";
-        assert_eq!(field(text, "Rss:"), Some(1 << 20));
-        assert_eq!(field(text, "Pss:"), Some(1 << 19));
-        assert_eq!(field(text, "Swap:"), None);
-        assert!((per(20 << 20, 10_240) - 2048.0).abs() < 1e-9);
-        assert!((per(-(20 << 20), 10_240) + 2048.0).abs() < 1e-9);
+    fn memory_may_also_be_given_back() {
+        assert!((per(1 << 20, 21 << 20, 10_240) - 2048.0).abs() < 1e-9);
+        assert!((per(21 << 20, 1 << 20, 10_240) + 2048.0).abs() < 1e-9);
     }
 }

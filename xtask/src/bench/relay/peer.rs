@@ -1,60 +1,38 @@
 //! The proxies that users have instead: each with one worker, and otherwise as its package's defaults are, but for limits
 //! that ten thousand connections would meet. None writes a line for each connection.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use testbed::{Cluster, Pod, Proc};
+use testbed::{Cluster, Pod};
 
+use super::super::peer::{self, Kind, connections};
 use super::variant::Variant;
-use crate::setup::{self, NGINX_STREAM};
-use crate::{exec, workspace};
-
-/// Enough for any of the programs.
-const DESCRIPTORS: u64 = 65_536;
+use crate::exec;
+use crate::setup::NGINX_STREAM;
 
 /// A peer that is here.
 #[derive(Clone, Debug)]
 pub struct Program {
     pub variant: Variant,
-    path: PathBuf,
-    /// As it says itself.
-    pub version: String,
+    program: peer::Program,
 }
 
 impl Program {
     /// Finds it; installs it if it is missing.
     pub fn find(variant: Variant) -> Result<Self> {
-        let on_path = |name: &str| workspace::program(name).with_context(|| format!("there is no {name}"));
-        let (path, option) = match variant {
-            Variant::NginxStream => {
-                setup::ensure_peer(setup::Peer::NginxStream)?;
-                (on_path("nginx")?, "-v")
-            }
-            Variant::Haproxy | Variant::HaproxySplice => {
-                setup::ensure_peer(setup::Peer::Haproxy)?;
-                (on_path("haproxy")?, "-v")
-            }
-            Variant::Envoy => (setup::ensure_envoy()?, "--version"),
+        let kind = match variant {
+            Variant::NginxStream => Kind::Nginx,
+            Variant::Haproxy | Variant::HaproxySplice => Kind::Haproxy,
+            Variant::Envoy => Kind::Envoy,
             Variant::None | Variant::NoneAgain | Variant::Relay | Variant::Graft => {
                 bail!("{} is no peer", variant.name())
             }
         };
-        let mut ask = Command::new(&path);
-        // nginx says it on standard error.
-        let said = ask.arg(option).output().with_context(|| format!("cannot start {}", path.display()))?;
-        let said = [said.stdout, said.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        let version = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let version = version.replace(&*path.to_string_lossy(), "");
-        let version = version.trim_start().trim_start_matches("version:");
-        Ok(Self { variant, path, version: version.trim().to_owned() })
+        Ok(Self { variant, program: peer::Program::find(kind)? })
     }
 }
 
@@ -62,10 +40,7 @@ impl Program {
 #[derive(Debug)]
 pub struct Peer {
     pub variant: Variant,
-    pub proc: Proc,
-    pub version: String,
-    /// Its whole configuration.
-    pub configuration: String,
+    pub running: peer::Peer,
     /// HAProxy's socket for questions.
     stats: Option<PathBuf>,
 }
@@ -80,39 +55,21 @@ impl Peer {
         server: SocketAddr,
         descriptors: u64,
     ) -> Result<Self> {
-        let Program { variant, path, version } = program;
-        let name = variant.name();
-        let directory = cluster.dir().join(name);
-        fs::create_dir(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        let file = directory.join("configuration");
-        let stats =
-            matches!(variant, Variant::Haproxy | Variant::HaproxySplice).then(|| directory.join("stats"));
-        let configuration = match variant {
-            Variant::NginxStream => nginx(listen, server, &directory, descriptors),
+        let Program { variant, program } = program;
+        let mut stats = None;
+        let configuration = |directory: &Path| match variant {
+            Variant::NginxStream => nginx(listen, server, directory, descriptors),
             Variant::Envoy => envoy(listen, server),
-            _ => haproxy(
-                listen,
-                server,
-                *variant == Variant::HaproxySplice,
-                &directory.join("stats"),
-                descriptors,
-            ),
+            _ => {
+                let socket = directory.join("stats");
+                let splice = *variant == Variant::HaproxySplice;
+                let text = haproxy(listen, server, splice, &socket, descriptors);
+                stats = Some(socket);
+                text
+            }
         };
-        let file = if *variant == Variant::Envoy { file.with_extension("yaml") } else { file };
-        fs::write(&file, &configuration).with_context(|| format!("writing {}", file.display()))?;
-        let mut command = pod.command(path)?;
-        match variant {
-            Variant::NginxStream => command.args(["-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(&file),
-            Variant::Envoy => command
-                .args(["--concurrency", "1", "--log-level", "warning", "--disable-hot-restart"])
-                .arg("--config-path")
-                .arg(&file),
-            _ => command.arg("-db").arg("-f").arg(&file),
-        };
-        let mut proc = pod.spawn(name, command)?;
-        proc.wait_for_port(listen.port())?;
-        let (variant, version) = (*variant, version.clone());
-        Ok(Self { variant, proc, version, configuration, stats })
+        let running = peer::Peer::start(program, cluster, pod, variant.name(), listen.port(), configuration)?;
+        Ok(Self { variant: *variant, running, stats })
     }
 
     /// That HAProxy has spliced if, and only if, it was told to: it says how many pipes it has made.
@@ -204,25 +161,6 @@ fn envoy(listen: SocketAddr, server: SocketAddr) -> String {
         address(listen),
         address(server)
     )
-}
-
-/// As many descriptors as this process may have, or as it takes, for all that it starts; says how many.
-pub fn raise_limits() -> Result<u64> {
-    let limit = |current, maximum| setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum });
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let all = maximum.map_or(DESCRIPTORS, |maximum| maximum.max(DESCRIPTORS));
-    // More than the maximum only with CAP_SYS_RESOURCE.
-    if limit(DESCRIPTORS, Some(all)).is_ok() {
-        return Ok(DESCRIPTORS);
-    }
-    let descriptors = maximum.context("descriptors without a maximum could not be had")?;
-    limit(descriptors, maximum).with_context(|| format!("asking for {descriptors} descriptors"))?;
-    Ok(descriptors)
-}
-
-/// How many connections a program of so many descriptors can carry, each of which takes two; it has others besides.
-pub fn connections(descriptors: u64) -> u64 {
-    descriptors.saturating_sub(500) / 2
 }
 
 /// Tells of a peer that cannot be had.

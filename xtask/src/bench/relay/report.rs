@@ -41,7 +41,9 @@ impl Results {
 
     /// Notes which peers these were.
     pub fn peers(&mut self, peers: &[Peer]) {
-        let said = peers.iter().map(|peer| (peer.variant, peer.version.clone(), peer.configuration.clone()));
+        let said = peers
+            .iter()
+            .map(|peer| (peer.variant, peer.running.version.clone(), peer.running.configuration.clone()));
         self.peers = said.collect();
     }
 
@@ -164,11 +166,6 @@ impl Report {
             "variants": variants,
             "peers": peers,
         })
-    }
-
-    /// For people, on standard output.
-    pub fn print(&self) {
-        print!("{}", self.text());
     }
 }
 

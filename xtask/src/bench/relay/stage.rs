@@ -199,7 +199,7 @@ impl Stage {
             return cpu::family(self.agent.as_ref().context("picop does not run")?.pid());
         }
         match self.peers.iter().find(|peer| peer.variant == variant) {
-            Some(peer) => cpu::family(peer.proc.pid()),
+            Some(peer) => cpu::family(peer.running.proc.pid()),
             None => Ok(Vec::new()),
         }
     }

@@ -20,7 +20,7 @@ const FLAT: f64 = 1.02;
 
 impl Report {
     /// All that there is to say.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = format!(
             "\n{}: client and server {}; {}, Linux {}, commit {}\n",
             self.suite,
@@ -123,6 +123,11 @@ fn verdict(name: &str, other: &str, estimate: Estimate, target: f64) -> String {
 /// A ratio and its interval.
 pub fn ratio(estimate: Estimate) -> String {
     format!("{:.3} [{:.3}, {:.3}]", estimate.median, estimate.low, estimate.high)
+}
+
+/// A value and its interval, as [low, median, high], with so many digits.
+pub fn interval([low, median, high]: [f64; 3], digits: usize) -> String {
+    format!("{median:.digits$} [{low:.digits$}, {high:.digits$}]")
 }
 
 /// A difference and its interval.

@@ -1,10 +1,16 @@
 //! That each variant's connections took the path they are named after.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail, ensure};
+use testbed::wait_until;
 
 use super::super::super::load::{Block, Served};
 use super::super::variant::Variant;
 use super::Stage;
+
+/// For the server to have counted what it has answered.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Stage {
     /// From where no program is attached, no service can be reached; that connections to one arrive later is picop's doing.
@@ -33,7 +39,6 @@ impl Stage {
     /// Each variant's connections arrived at its own port, with a header or without, and the relay's passed the agent.
     /// `made` is how many each has made.
     pub fn check(&mut self, variants: &[Variant], made: u64) -> Result<()> {
-        let served = self.server.served()?;
         for variant in variants {
             let port = self.backend(*variant)?.port();
             // One more for the yardstick: `check_control`.
@@ -43,8 +48,13 @@ impl Stage {
             } else {
                 Served { with_header: 0, without: count, bad: 0 }
             };
-            let got = served.get(&port).copied().unwrap_or_default();
-            ensure!(got == expected, "{}: the server has seen {got:?}, not {expected:?}", variant.name());
+            let mut got = Served::default();
+            // It counts a connection when that has ended.
+            let arrived = wait_until("the server's count", PATIENCE, || {
+                got = self.server.served().ok()?.get(&port).copied().unwrap_or_default();
+                (got == expected).then_some(())
+            });
+            ensure!(arrived.is_ok(), "{}: the server has seen {got:?}, not {expected:?}", variant.name());
         }
         if variants.contains(&Variant::Relay) {
             let (_, agent) = &self.agents[0];

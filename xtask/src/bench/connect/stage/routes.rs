@@ -7,7 +7,8 @@ use anyhow::Result;
 use testbed::Pod;
 
 use super::super::variant::{Size, Variant};
-use super::{ENVIRONMENT, SERVICE_PORT, find};
+pub use super::ENVIRONMENT;
+use super::{SERVICE_PORT, find};
 
 /// Where bases are. No route leads there, so that a connection that is not routed to its variant fails.
 const NOWHERE: &str = "10.96.0.1:9";

@@ -12,7 +12,7 @@ type Figure = (&'static str, fn(&Conns) -> f64);
 
 impl Report {
     /// All that there is to say.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = format!(
             "\nrelay: client and server each on a CPU of its own, what is between on any; {}, Linux {}, commit {}\n",
             machine::describe(),
