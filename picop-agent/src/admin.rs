@@ -7,6 +7,7 @@ pub mod client;
 pub mod explain;
 pub mod http;
 pub mod metrics;
+pub mod page;
 pub mod socket;
 pub mod state;
 pub mod thread;

@@ -8,7 +8,7 @@ mod ready;
 mod signals;
 mod steady;
 
-use std::sync::Arc;
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::{kernel::Kernel, ready::Ready, signals::Stop};
 use crate::{
+    admin::http::Access,
     cli::RunArgs,
     intercept::{
         canary::{Canary, Report, Status},
@@ -32,8 +33,16 @@ use crate::{
     relay::{Limits, server::Server, threads::DataThreads},
     route::RouteHandle,
     source::file::{self, FileSource},
-    telemetry::{hub::Hub, logs::LogControl, metrics::labels},
+    telemetry::{
+        hub::Hub,
+        logs::LogControl,
+        metrics::labels,
+        spans::{self, Spans},
+    },
 };
+
+/// How long the last spans may take to be sent.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to stop.
 pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
@@ -56,6 +65,9 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
     let routes = RouteHandle::new();
     let reload = Arc::new(Notify::new());
     let source = FileSource::open(&args.routes, routes.clone())?;
+    let spans = if spans::are_wanted() { Some(Spans::start()?) } else { None };
+    let hub = Hub::new(labels::Limits { pairs: args.metrics_max_pairs }, spans);
+    let tcp = asked::listen(&args)?;
     // Before anything is touched: a table that is too large for this node.
     maps::check_routes(table::count(source.table())?)?;
 
@@ -64,9 +76,8 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
     let Kernel { maps, told, attached, pins, own: _own_ops } = Kernel::take_over_or_make(pins, &root, &own)?;
     maps.grafts.reset()?;
 
-    let hub = Hub::new(labels::Limits { pairs: args.metrics_max_pairs });
     let agent =
-        Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins, hub, logs };
+        Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins, hub, logs, tcp };
     agent.serve(source, attached, told, &mut stop).await
 }
 
@@ -83,11 +94,13 @@ struct Agent {
     pins: Option<Pins>,
     hub: Hub,
     logs: LogControl,
+    /// Where it answers besides the admin socket.
+    tcp: Vec<(TcpListener, Access)>,
 }
 
 impl Agent {
     async fn serve(
-        self,
+        mut self,
         source: file::Opened,
         mut attached: Attached,
         told: RingBuf<MapData>,
@@ -140,22 +153,19 @@ impl Agent {
             routes: self.routes.clone(),
             hub: self.hub.clone(),
             log: self.args.log_direct,
+            sampled: self.args.trace_direct,
         };
         let telling = tokio::spawn(reader.run(told));
-        let admin = self.admin(reconciler.registry(), canary_rx.clone())?;
+        let admin = self.admin(reconciler.registry(), canary_rx.clone(), own_programs.clone())?;
         let reconciling = tokio::spawn(steady::reconcile(reconciler, self.routes.clone()));
-        let always = upkeep::Always {
-            flags: graft_probe::flags(&self.maps.grafts),
-            tell: self.args.log_direct,
-            listeners: self.hub.events().listeners(),
-        };
         let (settled_tx, settled_rx) = watch::channel(false);
+        let counting = tokio::spawn(steady::make_room(Arc::clone(&self.maps), self.routes.clone()));
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
         let upkeep = tokio::spawn(upkeep::run(
             Arc::clone(&self.maps),
             self.root.clone(),
             own_programs,
-            always,
+            self.always(),
             canary_rx.clone(),
             settled_tx,
         ));
@@ -175,10 +185,13 @@ impl Agent {
         };
 
         self.going(&server, stop, heartbeat).await;
-        for task in [watching, telling, upkeep, reconciling, serving] {
+        for task in [counting, watching, telling, upkeep, reconciling, serving] {
             task.abort();
         }
         drop(admin);
+        if let Some(spans) = self.hub.spans() {
+            spans.finish(LAST_SPANS);
+        }
         canary.stop().await;
         // `picop uninstall` may have removed the pins meanwhile.
         if self.pins.as_ref().is_some_and(Pins::are_whole) {
@@ -194,6 +207,22 @@ impl Agent {
         }
         tracing::info!("stopped");
         result
+    }
+
+    fn always(&self) -> upkeep::Always {
+        upkeep::Always {
+            flags: graft_probe::flags(&self.maps.grafts),
+            tell: self.args.log_direct,
+            sampled: self.sampled(),
+            listeners: self.hub.events().listeners(),
+        }
+    }
+
+    /// Of how many direct connections in 2^32 to hear, for their spans.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number from 0 to 2^32")]
+    fn sampled(&self) -> u32 {
+        let share = self.args.trace_direct.clamp(0.0, 1.0) * f64::from(u32::MAX);
+        if self.hub.spans().is_some() { share as u32 } else { 0 }
     }
 
     fn limits(&self) -> Limits {

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use serde::Serialize;
 
-use self::ask::{Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TraceArgs};
+use self::ask::{
+    Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs,
+};
 use crate::{admin::DEFAULT_SOCKET, telemetry::logs::LogFormat};
 
 /// Routes pods' TCP connections by environment.
@@ -42,6 +44,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Show decisions as they are made, until Ctrl-C. Meanwhile each direct connection costs about a microsecond more.
     Trace(TraceArgs),
+    /// Show who uses what, busiest first, until Ctrl-C.
+    Top(TopArgs),
     /// What a running agent was told to do.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -140,6 +144,17 @@ pub struct RunArgs {
     /// Serve everything that can be read at this address, such as 127.0.0.1:8080: metrics, and what `picop` commands show.
     #[arg(long, env = "PICOP_HTTP", value_name = "ADDR")]
     pub http: Option<SocketAddr>,
+
+    /// Make a span also of so many of the connections that the kernel routes by itself: 0 is none, 1 is all. Each of these
+    /// costs about a microsecond more. Traces are sent when the variables of OpenTelemetry name a receiver
+    /// (OTEL_EXPORTER_OTLP_ENDPOINT).
+    #[arg(long, env = "PICOP_TRACE_DIRECT", value_name = "RATIO", default_value_t = 0.0)]
+    pub trace_direct: f64,
+
+    /// Have the kernel take the time that its programs take, those of others too, for metrics. It costs each run of each about
+    /// 50 ns.
+    #[arg(long, env = "PICOP_BPF_STATS")]
+    pub bpf_stats: bool,
 
     /// Created when the agent is ready, removed when it stops being so.
     #[arg(long, env = "PICOP_READY_FILE", value_name = "FILE")]

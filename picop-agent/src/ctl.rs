@@ -6,6 +6,7 @@ mod explain;
 mod pages;
 mod table;
 mod things;
+mod top;
 mod trace;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -18,6 +19,7 @@ pub use connections::connections;
 pub use explain::explain;
 pub use pages::{completions, man};
 pub use things::{config, environments, log_level, routes, workloads};
+pub use top::top;
 pub use trace::trace;
 
 use crate::{admin::client::Client, cli::ask::Ask};

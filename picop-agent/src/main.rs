@@ -47,6 +47,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Workloads(ask) => ctl::workloads(&ask)?,
         Command::Explain(args) => ctl::explain(&args)?,
         Command::Trace(args) => ctl::trace(&args)?,
+        Command::Top(args) => ctl::top(&args)?,
         Command::Config(command) => ctl::config(&command)?,
         Command::Log(command) => ctl::log_level(&command)?,
         Command::SupportBundle { ask, output } => ctl::support_bundle(&ask, output)?,

@@ -6,6 +6,7 @@ pub mod hub;
 pub mod live;
 pub mod logs;
 pub mod metrics;
+pub mod spans;
 
 use std::{error::Error, fmt::Write as _};
 

@@ -20,6 +20,9 @@ pub const SOCKS_FULL: usize = SOCKS_MAX - 16_384;
 /// Most connections between their handshake with the agent's listener and the agent's accept. An accept queue holds
 /// `net.core.somaxconn` (4096) at most, so this outlives sixteen full ones.
 pub const ORIGINALS_MAX: usize = 65_536;
+/// Most kinds of connections that are counted by the kernel: services by environments by reasons, as they are used on one
+/// node. Those beyond are counted by reason only.
+pub const USAGE_MAX: usize = 65_536;
 /// At how many depths of the cgroup tree workloads may sit at once.
 pub const LEVELS_MAX: usize = 4;
 /// Slots of the counter array: at least [`crate::connect::Reason::COUNT`].
@@ -38,8 +41,8 @@ pub struct AgentConf {
     pub levels: [u32; LEVELS_MAX],
     /// Bits `AGENT_*`.
     pub flags: u32,
-    /// Always zero.
-    pub pad: u32,
+    /// With [`AGENT_TELL`]: of how many in 2^32 connections. `u32::MAX` is all of them.
+    pub tell_share: u32,
 }
 
 /// [`AgentConf::flags`]: headers can be written by the kernel; the agent has proven it.
@@ -48,7 +51,7 @@ pub const AGENT_INJECT: u32 = 1;
 pub const AGENT_REVERSE: u32 = 2;
 /// [`AgentConf::flags`]: nearly [`SOCKS_MAX`] sockets are enrolled.
 pub const AGENT_FULL: u32 = 4;
-/// [`AgentConf::flags`]: tell the agent of each connection to a service that is not relayed.
+/// [`AgentConf::flags`]: tell the agent of connections to services that are not relayed: see [`AgentConf::tell_share`].
 pub const AGENT_TELL: u32 = 8;
 /// [`AgentConf::flags`]: relayed connections can be grafted here.
 pub const AGENT_GRAFT: u32 = 16;
@@ -192,6 +195,21 @@ impl Told {
     }
 }
 
+/// What connections that the kernel decided by itself are counted by. The service is known by its address: names would have
+/// to be given numbers, which a restarted agent would have to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct UsageKey {
+    /// The workload's environment: [`crate::route::environment_key`], or 0.
+    pub environment: u64,
+    /// The destination the application asked for.
+    pub original: Endpoint,
+    /// The [`crate::connect::Reason`].
+    pub reason: u16,
+    /// One of `TOLD_*`.
+    pub verdict: u16,
+}
+
 /// [`Told::verdict`]: on its way to the destination it asked for.
 pub const TOLD_PASSED: u32 = 0;
 /// [`Told::verdict`]: on its way to a backend.
@@ -237,6 +255,7 @@ const _: () = assert!(size_of::<HeaderBytes>() == 276);
 const _: () = assert!(HEADER_BYTES >= crate::header::MAX_LEN);
 const _: () = assert!(size_of::<Flow>() == 56);
 const _: () = assert!(size_of::<Told>() == 64);
+const _: () = assert!(size_of::<UsageKey>() == 32);
 const _: () = assert!(size_of::<OriginalKey>() == 32);
 const _: () = assert!(size_of::<Original>() == 32);
 

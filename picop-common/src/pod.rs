@@ -15,6 +15,8 @@ unsafe impl Pod for maps::HeaderBytes {}
 // SAFETY: as above.
 unsafe impl Pod for maps::Told {}
 // SAFETY: as above.
+unsafe impl Pod for maps::UsageKey {}
+// SAFETY: as above.
 unsafe impl Pod for route::RouteKey {}
 // SAFETY: as above.
 unsafe impl Pod for route::Route {}

@@ -14,7 +14,7 @@ use picop_common::{
     connect::{Decision, Event, Facts, Reason, decide},
     maps::{
         AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, FLOW_RELAY_GRAFT, Flow, LEVELS_MAX,
-        TOLD_DIRECT, TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, Workload,
+        TOLD_DIRECT, TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, UsageKey, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -22,7 +22,7 @@ use picop_common::{
 use crate::{
     ctx::{set_user_v4, set_user_v6, user_v4, user_v6},
     fastopen,
-    maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened},
+    maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened, used},
 };
 
 /// The program lets the system call go on. (0 would answer it with EPERM.)
@@ -76,7 +76,8 @@ fn refuse() -> i32 {
 /// Where to send the connection instead, if anywhere.
 #[inline(always)]
 fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
-    let hook = Hook { ctx, destination, agent: AGENT.get(0), routes: ROUTES.get(0) };
+    let agent = AGENT.get(0);
+    let hook = Hook { ctx, destination, agent, workload: workload(agent), routes: ROUTES.get(0) };
     let (to, header, watch, state, reason) = match decide(&hook) {
         Decision::Pass(reason) => {
             count(reason);
@@ -116,13 +117,23 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
     Outcome::Rewrite(to)
 }
 
-/// Tells the agent, if it wants to know.
+/// Counts a connection by what it is, and tells the agent, if it wants to know of it.
 #[inline(always)]
 fn tell(hook: &Hook<'_>, verdict: u32, target: Endpoint, reason: Reason) {
+    let Some(workload) = &hook.workload else { return };
+    used(&UsageKey {
+        environment: workload.environment,
+        original: hook.destination,
+        reason: reason as u16,
+        verdict: verdict as u16,
+    });
     if hook.agent_flags() & AGENT_TELL == 0 {
         return;
     }
-    let Some(workload) = hook.workload() else { return };
+    let share = hook.agent.map_or(0, |agent| agent.tell_share);
+    if share != u32::MAX && hook.random() >= share {
+        return;
+    }
     let Some(mut entry) = TOLD.reserve(0) else {
         happened(Event::TellDropped);
         return;
@@ -138,11 +149,34 @@ fn tell(hook: &Hook<'_>, verdict: u32, target: Endpoint, reason: Reason) {
     entry.submit(BPF_RB_NO_WAKEUP.into());
 }
 
+/// The managed workload that the calling process belongs to.
+#[inline(always)]
+fn workload(agent: Option<&AgentConf>) -> Option<Workload> {
+    let agent = agent?;
+    let mut i = 0;
+    while i < LEVELS_MAX {
+        let level = agent.levels[i];
+        if level == 0 {
+            break;
+        }
+        // SAFETY: a helper without preconditions; 0 for a level below the task's cgroup, which is no key.
+        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        // SAFETY: the value is copied at once; at worst a concurrent update is seen half, and each field of it is
+        // an aligned word that holds its old or its new value.
+        if let Some(workload) = unsafe { WORKLOADS.get(id) } {
+            return Some(*workload);
+        }
+        i += 1;
+    }
+    None
+}
+
 /// The facts, straight from the kernel.
 struct Hook<'a> {
     ctx: &'a SockAddrContext,
     destination: Endpoint,
     agent: Option<&'a AgentConf>,
+    workload: Option<Workload>,
     /// The version in effect when the connection began: the only one it sees.
     routes: Option<&'a Routes>,
 }
@@ -150,23 +184,7 @@ struct Hook<'a> {
 impl Facts for Hook<'_> {
     #[inline(always)]
     fn workload(&self) -> Option<Workload> {
-        let agent = self.agent?;
-        let mut i = 0;
-        while i < LEVELS_MAX {
-            let level = agent.levels[i];
-            if level == 0 {
-                break;
-            }
-            // SAFETY: a helper without preconditions; 0 for a level below the task's cgroup, which is no key.
-            let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
-            // SAFETY: the value is copied at once; at worst a concurrent update is seen half, and each field of it is
-            // an aligned word that holds its old or its new value.
-            if let Some(workload) = unsafe { WORKLOADS.get(id) } {
-                return Some(*workload);
-            }
-            i += 1;
-        }
-        None
+        self.workload
     }
 
     #[inline(always)]

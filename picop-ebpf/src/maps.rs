@@ -2,7 +2,10 @@
 //! ARCHITECTURE.md.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf, SkStorage, SockHash},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, Queue, RingBuf, SkStorage,
+        SockHash,
+    },
     macros::btf_map,
 };
 use picop_common::{
@@ -11,7 +14,8 @@ use picop_common::{
     graft::{self, Pairing, Slot, Source, Target},
     maps::{
         AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original,
-        OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
+        OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, USAGE_MAX, UsageKey,
+        WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -101,6 +105,11 @@ pub static COUNTERS: PerCpuArray<u64, COUNTERS_MAX> = PerCpuArray::new();
 #[btf_map]
 pub static EVENTS: PerCpuArray<u64, EVENTS_MAX> = PerCpuArray::new();
 
+/// Connections decided here, by service, environment and reason. An entry is made for the first of its kind; the agent makes
+/// room. Not preallocated, as a node has a few hundred kinds.
+#[btf_map]
+pub static USAGE: PerCpuHashMap<UsageKey, u64, USAGE_MAX, 1> = PerCpuHashMap::new();
+
 /// Connections decided here, for the agent to log; empty unless it asks for them.
 #[btf_map]
 pub static TOLD: RingBuf<Told, TOLD_BYTES> = RingBuf::new();
@@ -120,6 +129,24 @@ pub fn count(reason: Reason) {
 pub fn happened(event: Event) {
     increment(EVENTS.get_ptr_mut(event as u32));
 }
+
+/// Counts a connection by what it is.
+#[inline(always)]
+pub fn used(key: &UsageKey) {
+    if let Some(slot) = USAGE.get_ptr_mut(key) {
+        return increment(Some(slot));
+    }
+    // Another CPU may have been faster; then the entry is there, with nothing of this one in it.
+    if USAGE.insert(key, 1, BPF_NOEXIST).is_err() {
+        match USAGE.get_ptr_mut(key) {
+            Some(slot) => increment(Some(slot)),
+            None => happened(Event::UsageFull),
+        }
+    }
+}
+
+/// `BPF_NOEXIST` of linux/bpf.h.
+const BPF_NOEXIST: u64 = 1;
 
 #[inline(always)]
 fn increment(slot: Option<*mut u64>) {

@@ -38,6 +38,8 @@ pub struct AgentOptions {
     pub cgroup: Option<PathBuf>,
     /// Further arguments of `picop run`.
     pub args: Vec<String>,
+    /// Variables of its environment, besides those of whoever starts it.
+    pub env: Vec<(String, String)>,
     /// A program, and its arguments, that runs what is behind them; the agent is started by it.
     pub through: Vec<String>,
     /// As users run it: without a line for each direct connection, which tests want and which costs time.
@@ -81,6 +83,7 @@ impl Agent {
             .arg("--")
             .args(&options.through)
             .arg(picop_bin()?)
+            .envs(options.env)
             .stdin(Stdio::null());
         command.arg("run").arg("--routes").arg(&routes);
         command.arg("--cgroup").arg(options.cgroup.unwrap_or_else(|| cluster.cgroup_dir()));

@@ -8,7 +8,8 @@
 //! | `GET /v1/routes/verify` | whether the kernel has the same |
 //! | `GET /v1/environments`, `GET /v1/workloads` | those known |
 //! | `GET /v1/explain?from=&to=&environment=` | why a connection would go where it would go |
-//! | `GET /v1/trace` | decisions as they happen, one JSON object a line, without end |
+//! | `GET /`, `GET /v1/matrix`, `GET /v1/usage` | the page, and what it shows |
+//! | `GET /v1/trace` (Unix socket only) | decisions as they happen, one JSON object a line, without end |
 //! | `GET /metrics` | numbers for Prometheus, in its text format or in OpenMetrics' |
 //! | `GET /healthz` | 200 while connections are intercepted, else 503 |
 //! | `GET /v1/config` | what the agent was told to do |
@@ -25,9 +26,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     explain,
     http::{Access, Answer, text, whole},
-    metrics,
+    metrics, page,
     state::State,
-    views::{connections, routes, things},
+    views::{connections, matrix, routes, things},
 };
 use crate::{
     intercept::canary::Status,
@@ -87,7 +88,9 @@ pub async fn answer(state: &Arc<State>, access: Access, request: Request<Incomin
         _ if access == Access::Numbers => {
             text(StatusCode::NOT_FOUND, "here are /metrics and /healthz; `--http` has the rest\n")
         }
-        (&Method::GET, "/v1/trace") => trace(Arc::clone(state)),
+        (&Method::GET | &Method::HEAD, "/") => page::answer(),
+        // It has the hooks tell of every connection, which costs each of them: not for whoever reaches a port.
+        (&Method::GET, "/v1/trace") if access == Access::Owner => trace(Arc::clone(state)),
         (&Method::GET | &Method::HEAD, path) => json(read(state, path, &query).await),
         (&Method::PUT, "/v1/log") if access == Access::Owner => json(set_log(state, request).await),
         (&Method::PUT, "/v1/log") => text(StatusCode::FORBIDDEN, "only on the Unix socket\n"),
@@ -97,7 +100,7 @@ pub async fn answer(state: &Arc<State>, access: Access, request: Request<Incomin
 
 /// Answers `metrics`, in the format of OpenMetrics to those who accept it.
 fn numbers(state: &State, headers: &HeaderMap) -> Answer {
-    let elsewhere = match metrics::families(state) {
+    let elsewhere = match metrics::all(state) {
         Ok(families) => families,
         Err(error) => return text(error.status(), chain(&error)),
     };
@@ -130,6 +133,8 @@ async fn read(state: &Arc<State>, path: &str, query: &str) -> Json {
         "/v1/connections" => encode(&connections::all(state, &parameters(query)?).await?),
         "/v1/routes" => encode(&routes::all(state)),
         "/v1/routes/verify" => encode(&routes::verify(state)?),
+        "/v1/matrix" => encode(&matrix::matrix(state)),
+        "/v1/usage" => encode(&matrix::usage(state)?),
         "/v1/environments" => encode(&things::environments(state)),
         "/v1/workloads" => encode(&things::workloads(state)?),
         "/v1/explain" => encode(&explain::answer(state, &parameters(query)?)?),

@@ -1,15 +1,26 @@
 //! Metrics of what the agent does not count itself: what the kernel counts and holds, routes, workloads.
 
-use std::time::UNIX_EPOCH;
+use std::{net::SocketAddr, sync::PoisonError, time::UNIX_EPOCH};
 
+use aya::programs::{ProgramInfo, loaded_programs};
 use picop_common::{
+    addr::Endpoint,
     connect::Reason,
     maps::{HEADERS_MAX, ORIGINALS_MAX, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, WORKLOADS_MAX},
 };
-use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, core::Collector, proto::MetricFamily};
+use prometheus::{
+    CounterVec, GaugeVec, IntCounterVec, IntGaugeVec, Opts, core::Collector, proto::MetricFamily,
+};
 
 use super::{api::ApiError, state::State};
-use crate::intercept::{canary::Status, snapshot::Snapshot};
+use crate::{
+    intercept::{
+        canary::{self, Status},
+        snapshot::Snapshot,
+        told,
+    },
+    telemetry::{metrics::families, spans::Stats},
+};
 
 /// Reasons that mean: not the way it should have gone.
 const FALLBACKS: [Reason; 10] = [
@@ -73,11 +84,25 @@ impl Made {
 }
 
 /// All of them.
-pub fn families(state: &State) -> Result<Vec<MetricFamily>, ApiError> {
+pub fn all(state: &State) -> Result<Vec<MetricFamily>, ApiError> {
     let mut made = Made::default();
     let snapshot = Snapshot::of(&state.maps).map_err(ApiError::failed)?;
     kernel(&mut made, &snapshot);
     routes(&mut made, state);
+    usage(&mut made, state)?;
+    if state.timing.is_some() {
+        programs(&mut made, &state.programs);
+    }
+    if let Some(spans) = state.hub.spans() {
+        let Stats { exported, dropped, failed } = spans.stats();
+        made.counter(
+            "picop_trace_spans_total",
+            "Spans, by whether a receiver took them, there was no room for them, or it did not take them.",
+            "result",
+            [("exported", exported), ("dropped", dropped), ("failed", failed)]
+                .map(|(name, n)| (name.to_owned(), n)),
+        );
+    }
     let (managed, pending) = state.registry.counts();
     made.gauge(
         "picop_workloads",
@@ -158,6 +183,49 @@ fn kernel(made: &mut Made, snapshot: &Snapshot) {
         "map",
         maps.map(|(name, _, capacity)| (name, capacity)),
     );
+}
+
+/// How often the programs ran, and how long. One that cannot be looked at is left out.
+fn programs(made: &mut Made, ids: &[u32]) {
+    let infos: Vec<_> = loaded_programs().flatten().filter(|info| ids.contains(&info.id())).collect();
+    let named = |info: &ProgramInfo| info.name_as_str().unwrap_or_default().to_owned();
+    made.counter(
+        "picop_program_runs_total",
+        "Runs of the kernel programs, since timing began.",
+        "program",
+        infos.iter().map(|info| (named(info), info.run_count())),
+    );
+    let family = CounterVec::new(
+        Opts::new("picop_program_run_seconds_total", "The time that they took."),
+        &["program"],
+    )
+    .expect("a valid family");
+    for info in &infos {
+        family.with_label_values(&[named(info)]).inc_by(info.run_time().as_secs_f64());
+    }
+    made.0.extend(family.collect());
+}
+
+/// Connections that the kernel decided by itself, under the names that their addresses have now.
+fn usage(made: &mut Made, state: &State) -> Result<(), ApiError> {
+    let (table, labels) = (state.routes.load(), state.hub.metrics().labels());
+    let mut names = state.names.lock().unwrap_or_else(PoisonError::into_inner);
+    let family = IntCounterVec::new(families::opened(), &families::OPENED).expect("a valid family");
+    let canary = [canary::RELAYED, canary::DIRECT].map(Endpoint::from);
+    for (key, count) in state.maps.usage().map_err(ApiError::failed)? {
+        if canary.contains(&key.original) {
+            continue;
+        }
+        let original = SocketAddr::from(key.original);
+        let service = names.service(&table, original);
+        let environment = names.environment(&table, key.environment);
+        let (service, environment) = labels.of(&service, &environment);
+        let reason = Reason::ALL.get(usize::from(key.reason)).map_or("unknown", |reason| reason.as_str());
+        let path = told::path(u32::from(key.verdict));
+        family.with_label_values(&[&*service, &*environment, reason, path]).inc_by(count);
+    }
+    made.0.extend(family.collect());
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "neither versions nor numbers of services reach 2^53")]

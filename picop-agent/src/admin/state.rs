@@ -1,12 +1,17 @@
 //! What answers are made of.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use tokio::sync::watch;
 
 use crate::{
     cli::RunArgs,
-    intercept::{canary::Report, maps::Maps, netns::NetnsThread, workloads::Registry},
+    intercept::{canary::Report, maps::Maps, netns::NetnsThread, told::Names, workloads::Registry},
     route::RouteHandle,
     telemetry::{hub::Hub, logs::LogControl},
 };
@@ -31,6 +36,12 @@ pub struct State {
     pub hub: Hub,
     /// What the canary found.
     pub canary: watch::Receiver<Report>,
+    /// Names of what the kernel counts, as they are and as they were.
+    pub names: Mutex<Names>,
     /// What is logged.
     pub logs: LogControl,
+    /// Ids of its programs.
+    pub programs: Vec<u32>,
+    /// With it the kernel takes the time of programs.
+    pub timing: Option<OwnedFd>,
 }

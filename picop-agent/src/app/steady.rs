@@ -1,9 +1,12 @@
 //! What goes on as long as the agent runs: the kernel is kept in step with cgroups and routes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use picop_common::route::{Route, RouteKey};
+use picop_common::{
+    maps::{USAGE_MAX, UsageKey},
+    route::{BASE, Route, RouteKey, environment_key},
+};
 
 use crate::{
     intercept::{
@@ -30,6 +33,41 @@ pub async fn reconcile(mut reconciler: Reconciler, routes: RouteHandle) {
         tokio::select! {
             _ = tick.tick() => {}
             Ok(()) = changes.changed() => {}
+        }
+    }
+}
+
+/// How often room is made among what the kernel counts by.
+const ROOM: Duration = Duration::from_secs(60);
+
+/// Keeps room for new kinds of connections among those that the kernel counts by: when there is little left, what is counted of
+/// services and environments that are gone is forgotten.
+pub async fn make_room(maps: Arc<Maps>, routes: RouteHandle) {
+    let mut tick = tokio::time::interval(ROOM);
+    loop {
+        tick.tick().await;
+        let forgotten = maps.usage().and_then(|all| {
+            if all.len() <= USAGE_MAX / 4 * 3 {
+                return Ok(0);
+            }
+            let table = routes.load();
+            let known: HashSet<_> =
+                table.environments().map(|e| environment_key(e.as_str().as_bytes())).chain([BASE]).collect();
+            let is_gone = |key: &UsageKey| {
+                !known.contains(&key.environment) || table.service_at(&key.original.into()).is_none()
+            };
+            let gone: Vec<_> = all.into_iter().map(|(key, _)| key).filter(is_gone).collect();
+            maps.forget_usage(&gone)?;
+            Ok(gone.len())
+        });
+        match forgotten {
+            Ok(0) => {}
+            Ok(kinds) => {
+                tracing::info!(kinds, "what was counted of former services and environments is forgotten");
+            }
+            Err(error) => {
+                tracing::warn!(error = crate::telemetry::chain(&error), "no room can be made for counting");
+            }
         }
     }
 }

@@ -99,6 +99,26 @@ pub struct TraceArgs {
     pub count: Option<u64>,
 }
 
+/// `picop top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// The agent.
+    #[command(flatten)]
+    pub ask: Ask,
+
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    pub interval: u64,
+
+    /// Rows that are shown.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub rows: usize,
+
+    /// Show it once, and end.
+    #[arg(long)]
+    pub once: bool,
+}
+
 /// `picop config`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {

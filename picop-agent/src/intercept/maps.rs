@@ -8,14 +8,17 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf, SockHash},
+    maps::{
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
+        RingBuf, SockHash,
+    },
 };
 use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
     maps::{
         AgentConf, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original, OriginalKey,
-        ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, WORKLOADS_MAX, Workload,
+        ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, UsageKey, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey, header_key},
 };
@@ -115,6 +118,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
     events: PerCpuArray<MapData, u64>,
     flows: MapData,
+    usage: Mutex<PerCpuHashMap<MapData, UsageKey, u64>>,
     /// Grafted connections.
     pub grafts: Arc<Grafts>,
 }
@@ -138,7 +142,7 @@ impl MapSource for Ebpf {
 }
 
 /// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
-pub const SHARED: [&str; 18] = [
+pub const SHARED: [&str; 19] = [
     "AGENT",
     "HEARTBEAT",
     "WORKLOADS",
@@ -157,6 +161,7 @@ pub const SHARED: [&str; 18] = [
     "TARGETS",
     "TARGET_OF",
     "FLOWS",
+    "USAGE",
 ];
 
 fn shape(map: Map) -> Result<MapData, MapsError> {
@@ -211,6 +216,7 @@ impl Maps {
             counters: take(source, "COUNTERS")?,
             events: take(source, "EVENTS")?,
             flows: flows(source.map("FLOWS")?)?,
+            usage: Mutex::new(take(source, "USAGE")?),
             grafts: Arc::new(Grafts::take(source)?),
         })
     }
@@ -404,6 +410,22 @@ impl Maps {
     /// What happened to connections since the programs were loaded, summed over CPUs.
     pub fn events(&self) -> Result<Vec<(Event, u64)>, MapsError> {
         Event::ALL.iter().map(|e| Ok((*e, sum(&self.events, *e as u32, "EVENTS")?))).collect()
+    }
+
+    /// Connections that the kernel decided by itself, by what they are, since the programs were loaded.
+    pub fn usage(&self) -> Result<Vec<(UsageKey, u64)>, MapsError> {
+        // The hooks add entries meanwhile, and only the agent removes any: an iteration sees each that was there.
+        let map = lock(&self.usage);
+        let read =
+            |entry: Result<(_, PerCpuValues<u64>), _>| entry.map(|(key, counts)| (key, counts.iter().sum()));
+        let all: Result<Vec<_>, _> = map.iter().map(read).take(USAGE_MAX).collect();
+        all.map_err(|source| MapsError::Read { name: "USAGE", source })
+    }
+
+    /// Forgets what is counted of some kinds of connections.
+    pub fn forget_usage(&self, keys: &[UsageKey]) -> Result<(), MapsError> {
+        let mut map = lock(&self.usage);
+        keys.iter().try_for_each(|key| removed(map.remove(key))).map_err(write("USAGE"))
     }
 }
 

@@ -1,7 +1,12 @@
 //! Connections that the kernel decided by itself, for those who ask for them: `--log-direct`, `picop trace`. Telling costs
 //! such a connection about as much again as deciding it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aya::maps::{MapData, RingBuf};
 use picop_common::{
@@ -13,7 +18,7 @@ use picop_common::{
 use super::{canary, workloads::Registry};
 use crate::{
     route::{RouteHandle, RouteTable},
-    telemetry::{access, events::Event, hub::Hub},
+    telemetry::{access, events::Event, hub::Hub, spans::Connection},
 };
 
 /// How often it is looked at. The hooks wake nobody, which would cost them more than the entry.
@@ -29,6 +34,8 @@ pub struct Reader {
     pub hub: Hub,
     /// Whether each has a line in the log.
     pub log: bool,
+    /// Of how many to make a span.
+    pub sampled: f64,
 }
 
 impl Reader {
@@ -40,18 +47,21 @@ impl Reader {
         loop {
             tick.tick().await;
             let table = self.routes.load();
+            // Told of all, it draws itself; told of some, these are the ones.
+            let all = self.log || self.hub.events().is_heard();
             while let Some(entry) = ring.next() {
                 // The canary's connections are nobody's.
                 if let Some(told) = Told::from_bytes(&entry)
                     && SocketAddr::from(told.original) != canary::DIRECT
                 {
-                    self.pass_on(&told, &table, names.of(&table, told.environment));
+                    let span = !all || is_drawn(&told, self.sampled);
+                    self.pass_on(&told, &table, names.of(&table, told.environment), span);
                 }
             }
         }
     }
 
-    fn pass_on(&self, told: &Told, table: &RouteTable, environment: Option<&str>) {
+    fn pass_on(&self, told: &Told, table: &RouteTable, environment: Option<&str>, span: bool) {
         let original = told.original.into();
         let workload = self.registry.name(told.workload);
         let line = access::Direct {
@@ -71,6 +81,26 @@ impl Reader {
         if self.log {
             access::direct(&line);
         }
+        if span && let Some(spans) = self.hub.spans().filter(|_| self.sampled > 0.0) {
+            spans.tell(&Connection {
+                parent: None,
+                began: SystemTime::now(),
+                lasted: Duration::ZERO,
+                happened: Vec::new(),
+                workload: line.workload,
+                service: line.service,
+                environment: line.environment,
+                env_source: line.env_source(),
+                original: Some(line.original),
+                backend: line.backend,
+                path: path(told.verdict),
+                reason: Some(line.reason),
+                header: line.header(),
+                bytes: None,
+                outcome: line.refused.then_some("refused"),
+                error: None,
+            });
+        }
         self.hub.events().tell(|| Event {
             at_us: Event::now(),
             what: "routed".to_owned(),
@@ -88,6 +118,13 @@ impl Reader {
     }
 }
 
+/// Whether a connection is among so many of all, by chance.
+fn is_drawn(told: &Told, share: f64) -> bool {
+    use std::hash::{BuildHasher as _, RandomState};
+    let drawn = RandomState::new().hash_one((told.workload, told.reason)) >> 32;
+    f64::from(u32::try_from(drawn).unwrap_or(u32::MAX)) < share * f64::from(u32::MAX)
+}
+
 /// The data path of a verdict `TOLD_*`.
 pub fn path(verdict: u32) -> &'static str {
     match verdict {
@@ -98,22 +135,49 @@ pub fn path(verdict: u32) -> &'static str {
     }
 }
 
-/// Environments by their keys, of this table and of earlier ones: a connection may be told of after its environment is gone.
+/// Environments by their keys and services by their addresses, of this table and of earlier ones: a connection may be told of
+/// after its environment is gone.
 #[derive(Debug, Default)]
 pub struct Names {
     version: Option<u64>,
-    names: HashMap<u64, Arc<str>>,
+    environments: HashMap<u64, Arc<str>>,
+    services: HashMap<SocketAddr, Arc<str>>,
 }
 
 impl Names {
     /// The name of an environment.
     pub fn of(&mut self, table: &RouteTable, key: u64) -> Option<&str> {
-        if self.version != Some(table.version()) {
-            self.version = Some(table.version());
-            self.names.extend(
-                table.environments().map(|e| (environment_key(e.as_str().as_bytes()), Arc::from(e.as_str()))),
-            );
+        self.learn(table);
+        self.environments.get(&key).map(AsRef::as_ref)
+    }
+
+    /// The same, for counting: no environment is an empty name, and one that was never known here is its key.
+    pub fn environment(&mut self, table: &RouteTable, key: u64) -> Arc<str> {
+        match (key, self.of(table, key)) {
+            (0, _) => "".into(),
+            (_, Some(name)) => name.into(),
+            (_, None) => format!("{key:016x}").into(),
         }
-        self.names.get(&key).map(AsRef::as_ref)
+    }
+
+    /// The name of the service at an address, for counting. An address that no service has had may be an endpoint of one,
+    /// to which another program has translated the service's own; its name is the address.
+    pub fn service(&mut self, table: &RouteTable, address: SocketAddr) -> Arc<str> {
+        self.learn(table);
+        self.services.get(&address).map_or_else(|| address.to_string().into(), Arc::clone)
+    }
+
+    fn learn(&mut self, table: &RouteTable) {
+        if self.version == Some(table.version()) {
+            return;
+        }
+        self.version = Some(table.version());
+        self.environments.extend(
+            table.environments().map(|e| (environment_key(e.as_str().as_bytes()), Arc::from(e.as_str()))),
+        );
+        for service in table.services() {
+            let name: Arc<str> = service.name.as_str().into();
+            self.services.extend(service.addresses.iter().map(|address| (*address, Arc::clone(&name))));
+        }
     }
 }

@@ -30,14 +30,18 @@ pub struct Always {
     pub flags: u32,
     /// Whether the agent is to be told of each connection.
     pub tell: bool,
+    /// Otherwise, of how many in 2^32.
+    pub sampled: u32,
     /// How many others want to hear of them.
     pub listeners: watch::Receiver<usize>,
 }
 
 impl Always {
-    fn flags(&mut self) -> u32 {
-        let tell = self.tell || *self.listeners.borrow_and_update() > 0;
-        self.flags | if tell { AGENT_TELL } else { 0 }
+    /// Bits `AGENT_*`, and of how many connections to tell.
+    fn wanted(&mut self) -> (u32, u32) {
+        let all = self.tell || *self.listeners.borrow_and_update() > 0;
+        let share = if all { u32::MAX } else { self.sampled };
+        (self.flags | if share > 0 { AGENT_TELL } else { 0 }, share)
     }
 }
 
@@ -62,8 +66,13 @@ pub async fn run(
             Ok(()) = always.listeners.changed() => {}
         }
         let report = canary_rx.borrow_and_update().clone();
-        let now = always.flags() | wanted(&maps, &root, &own, &report);
-        match maps.set_agent(|conf| conf.flags = now) {
+        let (kept, share) = always.wanted();
+        let now = kept | wanted(&maps, &root, &own, &report);
+        let told = maps.set_agent(|conf| {
+            conf.flags = now;
+            conf.tell_share = share;
+        });
+        match told {
             Ok(()) => {
                 let settled = report.injection != Status::Unknown;
                 if settled {

@@ -188,6 +188,9 @@ impl Router<'_> {
         when: First,
         record: &mut AccessRecord,
     ) -> Result<Upstream, Ended> {
+        if let Some(context) = &context {
+            record.carries(context);
+        }
         let in_header = context.as_ref().and_then(Context::env_id);
         let decision = decide(&Facts {
             table: &self.table,

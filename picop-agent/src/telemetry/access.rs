@@ -1,14 +1,22 @@
 //! The access line: exactly one per relayed connection, when it ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use super::{
     events::Event,
     hub::Hub,
     live::{Entry, Open},
     metrics::{Counters, End},
+    spans::{Connection, Spans},
 };
-use crate::route::{Decision, EnvSource};
+use crate::{
+    protocol::{Context, EnvId},
+    route::{Decision, EnvSource},
+};
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +90,9 @@ pub struct AccessRecord {
     backend: Option<SocketAddr>,
     /// When there was a decision, and when a connection to a backend.
     decided_at: Option<Instant>,
+    connected_at: Option<Instant>,
+    /// The trace it is part of.
+    parent: Option<opentelemetry::Context>,
     counters: Option<Arc<Counters>>,
     /// What the server was told: `propagate`, `strip` or `none` (there was nothing to tell).
     pub header: &'static str,
@@ -113,6 +124,8 @@ impl AccessRecord {
             decision: None,
             backend: None,
             decided_at: None,
+            connected_at: None,
+            parent: None,
             counters: None,
             header: "none",
             dropped: 0,
@@ -137,6 +150,11 @@ impl AccessRecord {
         self.open().wanted(original);
     }
 
+    /// It began with a header.
+    pub fn carries(&mut self, context: &Context) {
+        self.parent = self.hub.spans().and_then(|spans| spans.parent(context));
+    }
+
     /// It is known where it will go, and why. The last word counts: a header that comes late changes it.
     pub fn decided(&mut self, decision: Decision) {
         let now = Instant::now();
@@ -152,9 +170,11 @@ impl AccessRecord {
 
     /// A backend has taken it.
     pub fn connected(&mut self, backend: SocketAddr) {
+        let now = Instant::now();
         if let (Some(counters), Some(decided_at)) = (&self.counters, self.decided_at) {
-            counters.connected(decided_at.elapsed(), self.open().age());
+            counters.connected(now - decided_at, now - self.open().since);
         }
+        self.connected_at = Some(now);
         self.open().connected(backend);
         self.backend = Some(backend);
         self.hub.events().tell(|| self.event("routed"));
@@ -180,6 +200,34 @@ impl AccessRecord {
             down: self.bytes_down,
             grafted_down: self.grafted_down,
             lasted: self.open().age(),
+        });
+    }
+
+    fn tell_span(&self, spans: &Spans) {
+        let open = self.open();
+        let decision = self.decision.as_ref();
+        let lasted = open.age();
+        let at = |name, at: Option<Instant>| Some((name, at? - open.since));
+        spans.tell(&Connection {
+            parent: self.parent.as_ref(),
+            began: SystemTime::now() - lasted,
+            lasted,
+            happened: [at("decided", self.decided_at), at("connected", self.connected_at)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            workload: &open.workload,
+            service: decision.and_then(|d| d.service.as_ref()).map(|s| s.name.as_str()),
+            environment: decision.and_then(|d| d.environment.as_ref()).map(EnvId::as_str),
+            env_source: decision.map_or(EnvSource::None, |d| d.source).as_str(),
+            original: self.original,
+            backend: self.backend,
+            path: "relay",
+            reason: decision.map(|d| d.reason.as_str()),
+            header: self.header,
+            bytes: Some((self.bytes_up, self.bytes_down)),
+            outcome: Some(self.outcome.as_str()),
+            error: self.error.as_deref(),
         });
     }
 
@@ -220,6 +268,9 @@ impl AccessRecord {
 impl Drop for AccessRecord {
     fn drop(&mut self) {
         self.count_end();
+        if let Some(spans) = self.hub.spans() {
+            self.tell_span(spans);
+        }
         self.hub.events().tell(|| self.closed());
         let decision = self.decision.as_ref();
         tracing::info!(

@@ -6,6 +6,7 @@ use super::{
     events::Events,
     live::Live,
     metrics::{Metrics, labels::Limits},
+    spans::Spans,
 };
 
 /// Where connections tell what becomes of them. A clone is the same hub.
@@ -17,12 +18,18 @@ struct Inner {
     live: Live,
     events: Events,
     metrics: Metrics,
+    spans: Option<Spans>,
 }
 
 impl Hub {
-    /// One that counts under so many names.
-    pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Inner { metrics: Metrics::new(limits), ..Inner::default() }))
+    /// One that counts under so many names, and makes spans if there is somebody to.
+    pub fn new(limits: Limits, spans: Option<Spans>) -> Self {
+        Self(Arc::new(Inner { metrics: Metrics::new(limits), spans, ..Inner::default() }))
+    }
+
+    /// Where spans are made, if anybody wants them.
+    pub fn spans(&self) -> Option<&Spans> {
+        self.0.spans.as_ref()
     }
 
     /// What is counted.

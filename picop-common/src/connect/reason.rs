@@ -115,6 +115,8 @@ counted! {
         GraftFailed = "graft_failed",
         /// A socket enrolled for a graft left the map.
         GraftLeft = "graft_left",
+        /// A connection could not be counted by service and environment: there are too many kinds of them.
+        UsageFull = "usage_full",
     }
 }
 

@@ -27,7 +27,7 @@ const CLUSTER: [Tool; 3] = [
     tool("redis-cli", "a real client that knows nothing of picop", &["redis-tools"]),
 ];
 
-const TESTS: [Tool; 10] = [
+const TESTS: [Tool; 13] = [
     tool("nginx", "a real web server for the end-to-end tests", &["nginx-light", "nginx"]),
     tool("curl", "a real web client for the end-to-end tests", &["curl"]),
     tool("memcached", "a real cache server for the end-to-end tests", &["memcached"]),
@@ -40,6 +40,9 @@ const TESTS: [Tool; 10] = [
         "a real client that waits for its server to speak",
         &["mariadb-client-core", "mariadb-client"],
     ),
+    tool("promtool", "Prometheus' own parser, for the end-to-end tests", &["prometheus"]),
+    tool("chromium", "a real browser for the end-to-end tests", &["chromium"]),
+    tool("chromedriver", "has it do what the end-to-end tests say", &["chromium-driver"]),
     // The servers themselves, and psql, are in directories of each version's own.
     tool("pg_ctlcluster", "PostgreSQL, for the end-to-end tests", &["postgresql"]),
     tool("setpriv", "runs PostgreSQL, which refuses to be root", &["util-linux"]),

@@ -115,6 +115,8 @@ fn each_command_tells_the_truth() -> Result {
     assert!(!done && said.contains("no workload is called"), "{said}");
 
     the_log_follows(&agent, &scene, cart)?;
+    let top = json(&agent, &["top", "--once", "--interval", "1"])?;
+    assert!(top.is_array(), "{top}");
     let config = json(&agent, &["config", "dump"])?;
     assert_eq!(config["arguments"]["log_direct"], true);
     let bundle = scene.cluster.dir().join("bundle.tar");
