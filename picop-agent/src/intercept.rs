@@ -14,6 +14,7 @@ pub mod leave;
 pub mod maps;
 pub mod netns;
 pub mod object;
+pub mod peers;
 pub mod pins;
 pub mod programs;
 pub mod snapshot;

@@ -141,8 +141,13 @@ fn set_lines(out: &mut String, set: &SetStatus) -> std::fmt::Result {
     writeln!(out, "  sockets      {enrolled_now} enrolled")?;
     writeln!(
         out,
-        "  entries      routes {routes}, workloads {}, headers {}, originals {}, unhealthy {}, grafts {}",
-        entries.workloads, entries.headers, entries.originals, entries.unhealthy, entries.grafts
+        "  entries      routes {routes}, workloads {}, headers {}, originals {}, unhealthy {}, peers {}, grafts {}",
+        entries.workloads,
+        entries.headers,
+        entries.originals,
+        entries.unhealthy,
+        entries.peers,
+        entries.grafts
     )?;
     counts(out, "connections", connections)?;
     counts(out, "events", events)
@@ -187,6 +192,7 @@ mod tests {
                 headers: 1,
                 originals: 0,
                 unhealthy: 0,
+                peers: 4,
                 grafts: 3,
             },
             connections: vec![(Reason::NotManaged, 0), (Reason::Variant, 1_000_000)],
@@ -203,7 +209,7 @@ mod tests {
   agent        alive, heartbeat 12 ms ago
   flags        inject
   sockets      1 enrolled
-  entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0, grafts 3
+  entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0, peers 4, grafts 3
   connections  variant      1000000
   events       none
 

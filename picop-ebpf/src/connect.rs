@@ -21,8 +21,8 @@ use picop_common::{
 
 use crate::{
     ctx::{set_user_v4, set_user_v6, user_v4, user_v6},
-    fastopen,
-    maps::{AGENT, FLOWS, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened, used},
+    fastopen, flows,
+    maps::{AGENT, HEARTBEAT, ROUTES, Routes, TOLD, UNHEALTHY, WORKLOADS, count, happened, used},
 };
 
 /// The program lets the system call go on. (0 would answer it with EPERM.)
@@ -81,6 +81,9 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
     let (to, header, watch, state, reason) = match decide(&hook) {
         Decision::Pass(reason) => {
             count(reason);
+            if reason as u32 > Reason::NotManaged as u32 {
+                flows::forget(ctx);
+            }
             if reason as u32 > Reason::NotAService as u32 {
                 tell(&hook, TOLD_PASSED, destination, reason);
             }
@@ -98,18 +101,13 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
             (to, header, watch, if header == 0 { FLOW_DIRECT } else { FLOW_INJECT }, reason)
         }
     };
-    let mut flow = Flow { original: destination, target: to, header, state, watch: u32::from(watch) };
-    // SAFETY: the helper checks the context's socket itself; the value it returns belongs to that socket, which this
-    // connect holds locked.
-    let stored = unsafe { FLOWS.get_or_insert_ptr_mut(ctx, Some(&mut flow)) };
-    if stored.is_null() {
+    let flow = Flow { original: destination, target: to, header, state, watch: u32::from(watch) };
+    if !flows::remember(ctx, &flow) {
         // Without a record the agent would reset the connection, or the header be missing: better the application's own
         // destination.
         count(Reason::NoStorage);
         return Outcome::Proceed;
     }
-    // SAFETY: not null; see above. A record of an earlier connect of this socket is overwritten.
-    unsafe { *stored = flow };
     count(reason);
     if state != FLOW_RELAY && state != FLOW_RELAY_GRAFT {
         tell(&hook, if header == 0 { TOLD_DIRECT } else { TOLD_INJECT }, to, reason);

@@ -31,7 +31,9 @@ use picop_common::{
 
 use crate::{
     ctx::{local_port, netns_cookie, remote, socket},
-    maps::{EXPECTED, FREE_SLOTS, ORIGINALS, SLOTS, SOURCE_OF, SOURCES, TARGET_OF, TARGETS, happened},
+    maps::{
+        EXPECTED, EXPECTING, FREE_SLOTS, ORIGINALS, SLOTS, SOURCE_OF, SOURCES, TARGET_OF, TARGETS, happened,
+    },
     sock_ops::{cookie, set_callbacks},
 };
 
@@ -175,6 +177,9 @@ pub fn client_established(ctx: &SockOpsContext) -> u32 {
 /// PASSIVE_ESTABLISHED of any socket: the server's of a graft, if the agent said so a moment ago.
 #[inline(always)]
 pub fn server_established(ctx: &SockOpsContext) {
+    if EXPECTING.get(0).is_none_or(|expecting| *expecting == 0) {
+        return;
+    }
     // SAFETY: the hook's own context.
     let (ours, theirs) = unsafe {
         ((&raw const (*ctx.ops).snd_nxt).read_volatile(), (&raw const (*ctx.ops).rcv_nxt).read_volatile())
@@ -342,10 +347,15 @@ fn upstream_established(ctx: &SockOpsContext) {
         (*target).acked_before = (&raw const (*ctx.ops).bytes_acked).read_volatile();
         let ours = (&raw const (*ctx.ops).snd_nxt).read_volatile();
         let theirs = (&raw const (*ctx.ops).rcv_nxt).read_volatile();
-        if (*target).expect != 0
-            && EXPECTED.insert(Pairing { active: ours, passive: theirs }, (*target).slot, 0).is_err()
-        {
-            happened(Event::GraftFailed);
+        if (*target).expect != 0 {
+            // Before there is something to be found.
+            if let Some(expecting) = EXPECTING.get_ptr_mut(0) {
+                expecting.write_volatile(1);
+            }
+            let pairing = Pairing { active: ours, passive: theirs };
+            if EXPECTED.insert(pairing, (*target).slot, 0).is_err() {
+                happened(Event::GraftFailed);
+            }
         }
     }
     set_callbacks(ctx, BPF_SOCK_OPS_RTT_CB_FLAG);

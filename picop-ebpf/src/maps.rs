@@ -14,8 +14,8 @@ use picop_common::{
     graft::{self, Pairing, Slot, Source, Target},
     maps::{
         AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original,
-        OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, USAGE_MAX, UsageKey,
-        WORKLOADS_MAX, Workload,
+        OriginalKey, PEERS_MAX, Peer, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, USAGE_MAX,
+        UsageKey, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -58,6 +58,11 @@ pub static UNHEALTHY: LruHashMap<Endpoint, u64, UNHEALTHY_MAX> = LruHashMap::new
 #[btf_map]
 pub static SOCKS: SockHash<u64, SOCKS_MAX> = SockHash::new();
 
+/// Whom direct connections asked for: see [`crate::flows`]. Written by `connect`, given back by `sock_ops`. The agent maps
+/// it, to count. (1 << 10 is BPF_F_MMAPABLE.)
+#[btf_map]
+pub static PEERS: Array<Peer, PEERS_MAX, { 1 << 10 }> = Array::new();
+
 /// Written by `connect`, read by everything that meets the socket later.
 #[btf_map]
 pub static FLOWS: SkStorage<Flow> = SkStorage::new();
@@ -96,6 +101,11 @@ pub static TARGET_OF: SkStorage<Target> = SkStorage::new();
 /// other's; LRU, as most servers are elsewhere.
 #[btf_map]
 pub static EXPECTED: LruHashMap<Pairing, u32, { graft::EXPECTED_MAX }> = LruHashMap::new();
+
+/// One entry: not 0 from the first time on that there was anything in `EXPECTED`. On a node that grafts nothing, accepting a
+/// connection costs no look-up.
+#[btf_map]
+pub static EXPECTING: Array<u32, 1> = Array::new();
 
 /// Connections by [`Reason`].
 #[btf_map]

@@ -1,11 +1,12 @@
 //! `cgroup/getpeername4|6`: an application that asks whom it is connected to gets the address it asked for.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use picop_common::{addr::Endpoint, connect::Event, maps::FLOW_NONE};
+use picop_common::{addr::Endpoint, connect::Event};
 
 use crate::{
     ctx::{set_user_v4, set_user_v6, user_v4, user_v6},
-    maps::{FLOWS, happened},
+    flows,
+    maps::happened,
 };
 
 /// The only value these hooks may return.
@@ -29,20 +30,9 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
     PROCEED
 }
 
-/// What the application asked for, if `peer` is what it was sent to instead. A socket may have been connected anew since,
-/// without being rewritten.
 #[inline(always)]
 fn original(ctx: &SockAddrContext, peer: Endpoint) -> Option<Endpoint> {
-    // SAFETY: the helper checks the context's socket itself and only looks up.
-    let flow = unsafe { FLOWS.get_ptr_mut(ctx) };
-    if flow.is_null() {
-        return None;
-    }
-    // SAFETY: not null, and the socket is held by the system call.
-    let flow = unsafe { *flow };
-    if flow.state == FLOW_NONE || flow.target != peer {
-        return None;
-    }
+    let original = flows::recall(ctx, peer)?;
     happened(Event::PeerName);
-    Some(flow.original)
+    Some(original)
 }

@@ -23,7 +23,7 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use picop_common::{
-    addr::PortBe,
+    addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event},
     maps::{
         FLOW_DIRECT, FLOW_FAILED, FLOW_GRAFT, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, FLOW_RELAY_GRAFT, Flow,
@@ -33,7 +33,7 @@ use picop_common::{
 
 use crate::{
     ctx::{flow_of, local, netns_cookie},
-    graft,
+    flows, graft,
     maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, happened},
 };
 
@@ -62,8 +62,15 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     // SAFETY: the hook's own context; null unless the socket is a full one.
     let flow = flow_of(unsafe { (*ctx.ops).__bindgen_anon_2.sk });
     if flow.is_null() {
-        // A server that is the source of a graft.
-        graft::followed(&ctx, op);
+        if op == BPF_SOCK_OPS_STATE_CB
+            && let Some(endpoint) = flows::changed_state(&ctx)
+        {
+            pass_over(&endpoint);
+        }
+        if op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
+            // A server that is the source of a graft.
+            graft::followed(&ctx, op);
+        }
         return PROCEED;
     }
     // SAFETY: not null, and the socket is locked by its owner during this callback.
@@ -196,10 +203,8 @@ fn retransmitted(ctx: &SockOpsContext, flow: &mut Flow) {
 fn changed_state(ctx: &SockOpsContext, flow: &mut Flow) {
     let (from, to) = (ctx.arg(0), ctx.arg(1));
     if from == BPF_TCP_SYN_SENT && to == BPF_TCP_CLOSE {
-        // SAFETY: a helper without preconditions.
-        let until = unsafe { bpf_ktime_get_ns() } + EJECTION_NS;
-        if flow.watch != 0 && UNHEALTHY.insert(flow.target, until, 0).is_ok() {
-            happened(Event::EndpointFailed);
+        if flow.watch != 0 {
+            pass_over(&flow.target);
         }
         return;
     }
@@ -211,6 +216,15 @@ fn changed_state(ctx: &SockOpsContext, flow: &mut Flow) {
         || (to == BPF_TCP_CLOSE_WAIT && flow.state == FLOW_INJECTED)
     {
         unenrol(ctx, flow, Event::UnenrolledClosing);
+    }
+}
+
+#[inline(always)]
+fn pass_over(endpoint: &Endpoint) {
+    // SAFETY: a helper without preconditions.
+    let until = unsafe { bpf_ktime_get_ns() } + EJECTION_NS;
+    if UNHEALTHY.insert(endpoint, until, 0).is_ok() {
+        happened(Event::EndpointFailed);
     }
 }
 

@@ -17,15 +17,16 @@ use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
     maps::{
-        AgentConf, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original, OriginalKey,
-        ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, UsageKey, WORKLOADS_MAX, Workload,
+        AgentConf, FLOW_DIRECT, Flow, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX,
+        Original, OriginalKey, Peer, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, UsageKey,
+        WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey, header_key},
 };
 
 use serde::Serialize;
 
-use super::grafts::Grafts;
+use super::{grafts::Grafts, peers::Peers};
 use crate::sys;
 
 /// A map could not be used.
@@ -96,6 +97,8 @@ pub struct Entries {
     pub originals: usize,
     /// Endpoints that did not take a connection; void by their time, though still there.
     pub unhealthy: usize,
+    /// Direct connections without a header to write whose application has not closed them yet.
+    pub peers: usize,
     /// Relayed connections whose client is enrolled for a graft, whether or not it has begun.
     pub grafts: usize,
 }
@@ -111,6 +114,7 @@ pub struct Maps {
     shape: MapData,
     headers: Mutex<HashMap<MapData, u64, HeaderBytes>>,
     unhealthy: Mutex<HashMap<MapData, Endpoint, u64>>,
+    peers: Peers,
     originals: Mutex<HashMap<MapData, OriginalKey, Original>>,
     /// The same map, for what every relayed connection does: one system call, and no lock.
     originals_fd: OwnedFd,
@@ -142,7 +146,7 @@ impl MapSource for Ebpf {
 }
 
 /// The maps the agent uses: what must be pinned for a successor. The programs hold the others.
-pub const SHARED: [&str; 19] = [
+pub const SHARED: [&str; 20] = [
     "AGENT",
     "HEARTBEAT",
     "WORKLOADS",
@@ -150,6 +154,7 @@ pub const SHARED: [&str; 19] = [
     "ROUTES_SHAPE",
     "HEADERS",
     "UNHEALTHY",
+    "PEERS",
     "ORIGINALS",
     "SOCKS",
     "COUNTERS",
@@ -210,6 +215,7 @@ impl Maps {
             shape: shape(source.map("ROUTES_SHAPE")?)?,
             headers: Mutex::new(take(source, "HEADERS")?),
             unhealthy: Mutex::new(take(source, "UNHEALTHY")?),
+            peers: Peers::take(source)?,
             originals: Mutex::new(originals),
             originals_fd,
             socks: Mutex::new(take(source, "SOCKS")?),
@@ -355,6 +361,7 @@ impl Maps {
             headers: count(lock(&self.headers).keys(), HEADERS_MAX),
             originals: count(lock(&self.originals).keys(), ORIGINALS_MAX),
             unhealthy: count(lock(&self.unhealthy).keys(), UNHEALTHY_MAX),
+            peers: self.peers.count(),
             grafts: self.grafts.taken(),
         }
     }
@@ -362,6 +369,12 @@ impl Maps {
     /// Whether an endpoint is to be passed over.
     pub fn is_ejected(&self, endpoint: SocketAddr, now_ns: u64) -> bool {
         lock(&self.unhealthy).get(&Endpoint::from(endpoint), 0).is_ok_and(|until| now_ns < until)
+    }
+
+    /// What is remembered of a direct connection without a header to write, by its socket's cookie.
+    pub fn peer(&self, cookie: u64) -> Option<Flow> {
+        let Peer { original, target, watch, .. } = self.peers.of(cookie)?;
+        Some(Flow { original, target, watch, header: 0, state: FLOW_DIRECT })
     }
 
     /// How many sockets are enrolled.

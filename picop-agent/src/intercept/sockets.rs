@@ -1,5 +1,6 @@
 //! Sockets of workloads that the kernel routed directly, as they are now. Nobody keeps a list of them: the kernel is asked
-//! (sock_diag, with the socket storage that the connect hook left; 5.7), so that such a connection costs nothing more.
+//! (sock_diag, with the socket storage that the connect hook left; 5.7), so that such a connection costs nothing more. What
+//! the hook left in a slot instead is found by the socket's cookie.
 
 mod diag;
 
@@ -140,14 +141,14 @@ async fn of_netns(
     let socket = netns.run(Arc::clone(&workload.netns), diag::open).await?.map_err(refused)?;
     let mut all = Vec::new();
     for family in [diag::Family::V4, diag::Family::V6] {
-        diag::dump(&socket, family, maps.flows().as_raw_fd(), |found| all.extend(connection(&found)))
+        diag::dump(&socket, family, maps.flows().as_raw_fd(), |found| all.extend(connection(&found, maps)))
             .map_err(refused)?;
     }
     Ok(all)
 }
 
-fn connection(found: &diag::Found) -> Option<(u64, DirectSocket)> {
-    let flow = found.flow?;
+fn connection(found: &diag::Found, maps: &Maps) -> Option<(u64, DirectSocket)> {
+    let flow = found.flow.or_else(|| maps.peer(found.cookie))?;
     // A socket that was connected anew, elsewhere, has a record of its last connect.
     if SocketAddr::from(flow.target) != found.remote {
         return None;

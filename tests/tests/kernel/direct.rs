@@ -7,6 +7,7 @@ mod forms;
 mod leave;
 mod many;
 mod memory;
+mod peers;
 mod pins;
 mod routing;
 mod stale;
