@@ -71,7 +71,7 @@ async fn examine(wanted: Option<&Path>) -> Report {
 
     let loaded = object::load();
     checks.push(programs::object(loaded.as_ref().map(|_| ())));
-    let mut ebpf = loaded.ok();
+    let (mut ebpf, fast_open) = loaded.map_or((None, None), |it| (Some(it.ebpf), Some(it.fast_open)));
     checks.extend(programs::interception(ebpf.as_mut(), scratch.as_ref()));
 
     let netns = NetnsThread::spawn();
@@ -88,6 +88,7 @@ async fn examine(wanted: Option<&Path>) -> Report {
 
     let (check, map) = programs::sk_msg(ebpf.as_mut());
     checks.push(check);
+    checks.push(programs::fast_open(fast_open));
     checks.extend(sockets::checks(map.ok_or("the sk_msg program is not in place")));
     checks.extend(host::limits());
     Report::new(kernel, attach_point.map(|cgroup| cgroup.dir), checks)

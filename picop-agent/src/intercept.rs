@@ -3,7 +3,7 @@
 //! Knows nothing of relaying: it hands [`workloads::Event`]s (a listener is there, a workload is gone) to whoever wires it,
 //! and answers where an accepted connection wanted to go ([`maps::Maps::take_original`]).
 
-mod btf;
+pub mod btf;
 pub mod canary;
 pub mod capabilities;
 pub mod cgroup;

@@ -8,7 +8,9 @@ use aya_ebpf::{
     macros::sk_msg,
     programs::SkMsgContext,
 };
-use picop_common::probe::{MARK, PUSH, PUSH_POP};
+use picop_common::probe::{MARK, PUSH, PUSH_POP, REDIRECT, TARGET};
+
+use crate::maps::PROBED;
 
 /// Does what the message's first byte asks for.
 #[sk_msg]
@@ -19,6 +21,11 @@ pub fn probe(ctx: SkMsgContext) -> u32 {
     }
     // SAFETY: inside the message's bounds, just checked.
     let ask = unsafe { *(data as *const u8) };
+    if ask == REDIRECT {
+        // As `graft` does it: the verdict is to pass, whatever becomes of it.
+        PROBED.redirect_msg(&ctx, TARGET, 0);
+        return sk_action::SK_PASS;
+    }
     if ask != PUSH && ask != PUSH_POP {
         return sk_action::SK_PASS;
     }

@@ -9,7 +9,7 @@ use aya::{
 use crate::intercept::{
     cgroup::Cgroup,
     maps::Maps,
-    object,
+    object::{self, Loaded},
     pins::Pins,
     programs::{self, Attached},
 };
@@ -40,7 +40,14 @@ impl Kernel {
     }
 
     fn make(root: &Cgroup, own: &Cgroup, pins: Option<Pins>) -> Result<Self> {
-        let mut ebpf = object::load()?;
+        let Loaded { mut ebpf, fast_open } = object::load()?;
+        if let Err(why) = fast_open {
+            tracing::warn!(
+                why,
+                "this kernel does not show which connections use TCP Fast Open; those to services with \
+                 `header: propagate` may lack their header (event header_missed)"
+            );
+        }
         programs::load(&mut ebpf)?;
         let attached = programs::attach(&mut ebpf, root)?;
         tracing::info!(cgroup = %root.dir.display(), "programs attached");

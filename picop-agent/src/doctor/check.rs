@@ -63,11 +63,6 @@ impl Feature {
             Self::Pinning => "pinning",
         }
     }
-
-    /// Whether this version of the agent has it. Of the others, the doctor tells what the node would allow.
-    pub const fn is_served(self) -> bool {
-        matches!(self, Self::Interception | Self::Relay | Self::DirectPath | Self::Pinning)
-    }
 }
 
 /// What a check looks at, whatever it finds.

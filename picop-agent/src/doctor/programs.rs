@@ -84,6 +84,15 @@ const SK_MSG: Spec = Spec {
     consequence: "no header can be pushed by the kernel, and no payload redirected: connections are relayed",
 };
 
+const FAST_OPEN: Spec = Spec {
+    id: "fast_open",
+    what: "TCP Fast Open is seen",
+    features: &[Feature::DirectPath],
+    required: false,
+    consequence: "connections that send with their SYN to services with `header: propagate` may lack their header (event \
+                  header_missed); the others are not concerned",
+};
+
 /// How far a program got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trial {
@@ -154,6 +163,15 @@ pub fn interception(mut ebpf: Option<&mut Ebpf>, scratch: Option<&Scratch>) -> V
 
 /// What other probes say when there is no object to try.
 pub const NO_OBJECT: &str = "the object does not load";
+
+/// The check of what the connect hooks know of a socket; `seen` is what loading the object said.
+pub fn fast_open(seen: Option<Result<(), String>>) -> Check {
+    FAST_OPEN.found(match seen {
+        None => Finding::unknown(format!("not tried: {NO_OBJECT}")),
+        Some(Ok(())) => Finding::ok("the connect hooks may look where the kernel's BTF says"),
+        Some(Err(why)) => Finding::missing(why),
+    })
+}
 
 fn try_one(ebpf: &mut Ebpf, name: &str, kind: bpf_attach_type, dir: Option<BorrowedFd<'_>>) -> Trial {
     // How aya spells "no flag"; links always let others attach beside them.

@@ -2,10 +2,16 @@
 
 mod connection;
 
+use std::{io, os::fd::AsRawFd as _};
+
 use aya::maps::{MapData, SockHash};
-use picop_common::probe::{MARK, PUSH, PUSH_POP};
+use picop_common::probe::{MARK, PUSH, PUSH_POP, REDIRECT, TARGET};
 
 use super::check::{Check, Feature, Finding, Spec};
+use crate::{
+    intercept::{btf, graft_probe},
+    telemetry::chain,
+};
 use connection::Connection;
 
 const PUSH_DATA: Spec = Spec {
@@ -38,6 +44,29 @@ const UNENROL: Spec = Spec {
     consequence: "a socket that was enrolled once would never be a plain one again: connections are relayed instead",
 };
 
+const REDIRECT_DATA: Spec = Spec {
+    id: "redirect",
+    what: "sk_msg egress redirection",
+    features: &[Feature::Graft],
+    required: false,
+    consequence: "the kernel cannot carry relayed payload past the agent: all of it is relayed, whatever `graft` says",
+};
+const PLACES: Spec = Spec {
+    id: "graft_places",
+    what: "write_seq in the kernel's BTF",
+    features: &[Feature::Graft],
+    required: false,
+    consequence: "the programs cannot know how much a socket has sent: nothing is grafted, whatever `graft` says",
+};
+const BLOCKING_READ: Spec = Spec {
+    id: "blocking_read",
+    what: "blocking read while enrolled",
+    features: &[Feature::Graft],
+    required: false,
+    consequence: "applications that block in read on one thread and write on another would meet an error they do not \
+                  expect: `graft: auto` will not graft",
+};
+
 const KEY: u32 = 0;
 /// What waits when FIONREAD is asked.
 const WAITING: &[u8; 6] = b"picop!";
@@ -47,10 +76,10 @@ type Read = Result<Vec<u8>, String>;
 /// What FIONREAD answered with [`WAITING`] in the queue, or why it could not be asked.
 type Waits = Result<u64, String>;
 
-/// The four checks. Without a map, `why` says what is missing.
-pub fn checks(map: Result<SockHash<MapData, u32>, &str>) -> [Check; 4] {
-    let [push, pop, fionread, unenrol] = match map {
-        Err(why) => [(); 4].map(|()| Finding::unknown(format!("not tried: {why}"))),
+/// The checks. Without a map, `why` says what is missing.
+pub fn checks(map: Result<SockHash<MapData, u32>, &str>) -> [Check; 7] {
+    let [push, pop, unenrol, redirect, fionread, blocking] = match map {
+        Err(why) => [(); 6].map(|()| Finding::unknown(format!("not tried: {why}"))),
         Ok(mut map) => {
             let pushed = transformed(&mut map, PUSH);
             let popped = transformed(&mut map, PUSH_POP);
@@ -58,12 +87,28 @@ pub fn checks(map: Result<SockHash<MapData, u32>, &str>) -> [Check; 4] {
             [
                 push_verdict(&pushed),
                 pop_verdict(&pushed, &popped),
-                fionread_verdict(&queue),
                 unenrol_verdict(&queue),
+                redirect_verdict(&redirected(&mut map)),
+                fionread_verdict(&queue),
+                blocking_verdict(graft_probe::blocking_reads(|socket| {
+                    map.insert(KEY, socket.as_raw_fd(), 0).map_err(io::Error::other)
+                })),
             ]
         }
     };
-    [PUSH_DATA.found(push), POP_DATA.found(pop), FIONREAD.found(fionread), UNENROL.found(unenrol)]
+    let places = match btf::graft() {
+        Ok(_) => Finding::ok("found, and icsk_ulp_ops"),
+        Err(error) => Finding::missing(chain(&error)),
+    };
+    [
+        PUSH_DATA.found(push),
+        POP_DATA.found(pop),
+        UNENROL.found(unenrol),
+        REDIRECT_DATA.found(redirect),
+        PLACES.found(places),
+        FIONREAD.found(fionread),
+        BLOCKING_READ.found(blocking),
+    ]
 }
 
 fn message(ask: u8) -> Vec<u8> {
@@ -104,6 +149,41 @@ fn pop_verdict(pushed: &Read, popped: &Read) -> Finding {
         Err(why) => Finding::unknown(why),
         Ok(bytes) if *bytes == message(PUSH_POP) => Finding::ok("a message arrived as it was sent"),
         Ok(bytes) => Finding::missing(format!("arrived instead: \"{}\"", bytes.escape_ascii())),
+    }
+}
+
+/// What arrives of a message that is redirected: behind its own connection, and behind the target's.
+fn redirected(map: &mut SockHash<MapData, u32>) -> Result<[Vec<u8>; 2], String> {
+    let (source, target) = (Connection::open()?, Connection::open()?);
+    source.enrol(map, KEY)?;
+    target.enrol(map, TARGET)?;
+    let sent = source.send(&message(REDIRECT));
+    let arrived = sent.and_then(|()| Ok([source.finish()?, target.finish()?]));
+    Connection::leave(map, KEY)?;
+    Connection::leave(map, TARGET)?;
+    arrived
+}
+
+fn redirect_verdict(arrived: &Result<[Vec<u8>; 2], String>) -> Finding {
+    match arrived {
+        Err(why) => Finding::unknown(why),
+        Ok([own, other]) if own.is_empty() && *other == message(REDIRECT) => {
+            Finding::ok("a message arrived at the other connection, whole, and there only")
+        }
+        Ok([own, other]) => Finding::missing(format!(
+            "arrived at the other connection: \"{}\"; at its own: \"{}\"",
+            other.escape_ascii(),
+            own.escape_ascii()
+        )),
+    }
+}
+
+/// Whatever does not prove that it is right counts as wrong.
+fn blocking_verdict(goes_on: io::Result<bool>) -> Finding {
+    match goes_on {
+        Ok(true) => Finding::ok("goes on when it is woken without data"),
+        Ok(false) => Finding::degraded("EAGAIN when it is woken without data, for a write of another thread"),
+        Err(why) => Finding::degraded(format!("inconclusive, which counts as wrong: {why}")),
     }
 }
 

@@ -60,15 +60,12 @@ pub fn render(report: &Report, colours: bool) -> String {
 }
 
 fn summary(out: &mut String, report: &Report, colours: bool) {
-    let list = |of_this_version: bool| {
-        let chosen = report.features.iter().filter(|(feature, _)| feature.is_served() == of_this_version);
-        chosen
-            .map(|(feature, verdict)| format!("{} {}", feature.as_str(), paint(*verdict, colours)))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    line(out, &format!("This version here:    {}", list(true)));
-    line(out, &format!("Later ones, perhaps:  {}", list(false)));
+    let features: Vec<_> = report
+        .features
+        .iter()
+        .map(|(feature, verdict)| format!("{} {}", feature.as_str(), paint(*verdict, colours)))
+        .collect();
+    line(out, &features.join(", "));
     if report.can_run {
         line(out, "The agent can run here.");
         return;

@@ -4,7 +4,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     thread,
     time::{Duration, Instant},
 };
@@ -53,7 +53,7 @@ pub fn flags(grafts: &Grafts) -> u32 {
     let found = Found {
         places: places.is_ok(),
         fionread: told("FIONREAD", fionread(grafts)),
-        blocking_read: (0..ATTEMPTS).all(|_| told("a blocking read", blocking_read(grafts))),
+        blocking_read: told("a blocking read", blocking_reads(|socket| enrol(grafts, socket))),
     };
     let Found { places, fionread, blocking_read } = found;
     tracing::info!(places, fionread, blocking_read, "what this kernel does to sockets in a graft");
@@ -70,8 +70,13 @@ fn told(what: &str, result: io::Result<bool>) -> bool {
     })
 }
 
+fn enrol(grafts: &Grafts, socket: BorrowedFd<'_>) -> io::Result<()> {
+    let cookie = sys::socket_cookie(socket)?;
+    grafts.sources().insert(cookie, socket.as_raw_fd(), 0).map_err(io::Error::other)
+}
+
 /// A connection whose first end is enrolled, until it is closed.
-fn connection(grafts: &Grafts) -> io::Result<(TcpStream, TcpStream)> {
+fn connection(enrol: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;
     let far = loop {
@@ -85,13 +90,12 @@ fn connection(grafts: &Grafts) -> io::Result<(TcpStream, TcpStream)> {
         end.set_read_timeout(Some(PATIENCE))?;
         end.set_write_timeout(Some(PATIENCE))?;
     }
-    let cookie = sys::socket_cookie(std::os::fd::AsFd::as_fd(&near))?;
-    grafts.sources().insert(cookie, near.as_raw_fd(), 0).map_err(io::Error::other)?;
+    enrol(near.as_fd())?;
     Ok((near, far))
 }
 
 fn fionread(grafts: &Grafts) -> io::Result<bool> {
-    let (near, mut far) = connection(grafts)?;
+    let (near, mut far) = connection(|socket| enrol(grafts, socket))?;
     far.write_all(b"picop!")?;
     // It has arrived when it can be peeked at.
     let mut peeked = [0; 6];
@@ -99,9 +103,20 @@ fn fionread(grafts: &Grafts) -> io::Result<bool> {
     Ok(rustix::io::ioctl_fionread(&near)? == 6)
 }
 
+/// Whether reads that block on a socket in a map with an `sk_msg` program go on when they are woken without data. `enrol` puts
+/// one there; it leaves when it is closed.
+pub fn blocking_reads(mut enrol: impl FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<bool> {
+    for _ in 0..ATTEMPTS {
+        if !blocking_read(&mut enrol)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A thread reads; another one fills the send buffer, and the peer empties it: the reader is woken for the writer's sake.
-fn blocking_read(grafts: &Grafts) -> io::Result<bool> {
-    let (near, mut far) = connection(grafts)?;
+fn blocking_read(enrol: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<bool> {
+    let (near, mut far) = connection(enrol)?;
     let mut reading = near.try_clone()?;
     let (ready_tx, ready_rx) = std::sync::mpsc::channel();
     let reader = thread::spawn(move || {

@@ -24,24 +24,28 @@ pub fn hash() -> u64 {
     picop_common::route::fnv1a(OBJECT)
 }
 
-/// Parses the object and creates its maps. Programs are loaded one by one by those who attach them.
-pub fn load() -> Result<Ebpf, LoadError> {
+/// The object in the kernel.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its maps, and its programs, which are loaded one by one by those who attach them.
+    pub ebpf: Ebpf,
+    /// Whether the programs see which connections use TCP Fast Open, or why not.
+    pub fast_open: Result<(), String>,
+}
+
+/// Parses the object and creates its maps.
+pub fn load() -> Result<Loaded, LoadError> {
     let why = match btf::fast_open() {
         Ok(layout) => {
             let mut ebpf = load_with(&layout)?;
             match fast_open_is_seen(&mut ebpf) {
-                Ok(()) => return Ok(ebpf),
+                Ok(()) => return Ok(Loaded { ebpf, fast_open: Ok(()) }),
                 Err(error) => chain(&error),
             }
         }
         Err(error) => chain(&error),
     };
-    tracing::warn!(
-        why,
-        "this kernel does not show which connections use TCP Fast Open; those to services with `header: propagate` may \
-         lack their header (event header_missed)"
-    );
-    load_with(&FastOpenLayout::UNKNOWN)
+    Ok(Loaded { ebpf: load_with(&FastOpenLayout::UNKNOWN)?, fast_open: Err(why) })
 }
 
 fn load_with(layout: &FastOpenLayout) -> Result<Ebpf, LoadError> {

@@ -77,3 +77,29 @@ fn plain_connections_tell_the_truth() {
     connection.send(&message(PUSH)).unwrap();
     assert_eq!(connection.finish(), Ok(message(PUSH)));
 }
+
+#[test]
+fn redirection_works_if_all_of_it_arrives_at_the_other_connection() {
+    let whole = || message(REDIRECT);
+    for (arrived, expected) in [
+        (Ok([Vec::new(), whole()]), Verdict::Ok),
+        (Ok([whole(), Vec::new()]), Verdict::Missing),
+        (Ok([whole(), whole()]), Verdict::Missing),
+        (Ok([Vec::new(), Vec::new()]), Verdict::Missing),
+        (Ok([Vec::new(), whole()[1..].to_vec()]), Verdict::Missing),
+        (Err("EINVAL".to_owned()), Verdict::Unknown),
+    ] {
+        assert_eq!(redirect_verdict(&arrived).verdict, expected, "{arrived:?}");
+    }
+}
+
+#[test]
+fn a_blocking_read_goes_on_only_if_proven() {
+    for (found, expected) in [
+        (Ok(true), Verdict::Ok),
+        (Ok(false), Verdict::Degraded),
+        (Err(io::ErrorKind::TimedOut.into()), Verdict::Degraded),
+    ] {
+        assert_eq!(blocking_verdict(found).verdict, expected);
+    }
+}
