@@ -132,7 +132,9 @@ pub struct Flow {
     /// One of `FLOW_*`.
     pub state: u32,
     /// Not 0: whether the endpoint takes the connection is worth knowing, as there are others.
-    pub watch: u32,
+    pub watch: u16,
+    /// Of a relayed one: why, a [`crate::connect::Reason`].
+    pub reason: u16,
 }
 
 impl Flow {
@@ -144,9 +146,14 @@ impl Flow {
             target: endpoint_at(bytes, size_of::<Endpoint>())?,
             header: long_at(bytes, offset)?,
             state: word_at(bytes, offset + 8)?,
-            watch: word_at(bytes, offset + 12)?,
+            watch: half_at(bytes, offset + 12)?,
+            reason: half_at(bytes, offset + 14)?,
         })
     }
+}
+
+fn half_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
 fn word_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -278,7 +285,9 @@ pub struct Original {
     /// The destination the application asked for.
     pub destination: Endpoint,
     /// If the client's socket is enrolled for a graft, its slot ([`crate::graft::Slot`]) and one; else 0.
-    pub graft: u32,
+    pub graft: u16,
+    /// Why it was relayed: a [`crate::connect::Reason`].
+    pub reason: u16,
 }
 
 const _: () = assert!(size_of::<AgentConf>() == 32);
@@ -292,6 +301,7 @@ const _: () = assert!(size_of::<Told>() == 64);
 const _: () = assert!(size_of::<UsageKey>() == 32);
 const _: () = assert!(size_of::<OriginalKey>() == 32);
 const _: () = assert!(size_of::<Original>() == 32);
+const _: () = assert!(crate::graft::SLOTS < u16::MAX as usize);
 
 #[cfg(test)]
 mod tests {
@@ -309,8 +319,9 @@ mod tests {
         bytes[core::mem::offset_of!(Flow, header)] = 7;
         bytes[core::mem::offset_of!(Flow, state)] = 2;
         bytes[core::mem::offset_of!(Flow, watch)] = 1;
+        bytes[core::mem::offset_of!(Flow, reason)] = 9;
         let flow = Flow::from_bytes(&bytes).unwrap();
-        assert_eq!((flow.header.to_le_bytes()[0], flow.state, flow.watch), (7, 2, 1));
+        assert_eq!((flow.header.to_le_bytes()[0], flow.state, flow.watch, flow.reason), (7, 2, 1, 9));
         assert_eq!(SocketAddr::from(flow.original).to_string(), "10.0.0.1:80");
         assert_eq!(SocketAddr::from(flow.target).to_string(), "[fd00::]:81");
         assert_eq!(Flow::from_bytes(&bytes[..55]), None);

@@ -101,7 +101,14 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
             (to, header, watch, if header == 0 { FLOW_DIRECT } else { FLOW_INJECT }, reason)
         }
     };
-    let flow = Flow { original: destination, target: to, header, state, watch: u32::from(watch) };
+    let flow = Flow {
+        original: destination,
+        target: to,
+        header,
+        state,
+        watch: u16::from(watch),
+        reason: reason as u16,
+    };
     if !flows::remember(ctx, &flow) {
         // Without a record the agent would reset the connection, or the header be missing: better the application's own
         // destination.

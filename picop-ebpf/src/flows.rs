@@ -69,7 +69,7 @@ fn remember_peer(ctx: &SockAddrContext, flow: &Flow) -> bool {
     unsafe {
         (*slot).original = flow.original;
         (*slot).target = flow.target;
-        (*slot).watch = flow.watch;
+        (*slot).watch = u32::from(flow.watch);
     }
     true
 }

@@ -371,7 +371,7 @@ fn accepted(ctx: &SockOpsContext) {
         pad: 0,
     };
     // SAFETY: copied at once.
-    let Some(graft) = (unsafe { ORIGINALS.get(key).map(|original| original.graft) }) else { return };
+    let Some(graft) = (unsafe { ORIGINALS.get(key).map(|original| u32::from(original.graft)) }) else { return };
     if graft == 0 {
         return;
     }

@@ -125,7 +125,12 @@ fn announce(ctx: &SockOpsContext, flow: &Flow, graft: u32) {
         listener: PortBe::from_host(u32::from_be(ctx.remote_port()) as u16),
         pad: 0,
     };
-    let original = Original { client_cookie: cookie(ctx), destination: flow.original, graft };
+    let original = Original {
+        client_cookie: cookie(ctx),
+        destination: flow.original,
+        graft: graft as u16,
+        reason: flow.reason,
+    };
     if ORIGINALS.insert(key, original, 0).is_err() {
         happened(Event::NoOriginal);
     }

@@ -119,7 +119,7 @@ impl Grafts {
 
     /// The slot of an accepted connection, if its client is enrolled.
     pub fn claim(self: &Arc<Self>, original: &Original) -> Option<Ticket> {
-        let slot = usize::try_from(original.graft.checked_sub(1)?).ok()?;
+        let slot = usize::from(original.graft.checked_sub(1)?);
         if slot >= SLOTS {
             return None;
         }

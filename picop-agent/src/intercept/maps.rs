@@ -374,7 +374,14 @@ impl Maps {
     /// What is remembered of a direct connection without a header to write, by its socket's cookie.
     pub fn peer(&self, cookie: u64) -> Option<Flow> {
         let Peer { original, target, watch, .. } = self.peers.of(cookie)?;
-        Some(Flow { original, target, watch, header: 0, state: FLOW_DIRECT })
+        Some(Flow {
+            original,
+            target,
+            watch: u16::from(watch != 0),
+            header: 0,
+            state: FLOW_DIRECT,
+            reason: 0,
+        })
     }
 
     /// How many sockets are enrolled.

@@ -69,7 +69,7 @@ impl Reader {
             service: table.service_at(&original).map(|s| s.name.as_str()),
             original,
             environment,
-            reason: Reason::ALL.get(told.reason as usize).map_or("unknown", |r| r.as_str()),
+            reason: Reason::of(told.reason).map_or("unknown", Reason::as_str),
             backend: match told.verdict {
                 TOLD_REFUSED => None,
                 TOLD_PASSED => Some(original),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use picop_common::connect;
 
 use super::{
     graft::Graft,
@@ -62,6 +63,7 @@ async fn try_serve(
     let (original, ticket) =
         match shared.maps.take_original(workload.managed.netns_cookie, from, listener_port) {
             Ok(Some(original)) => {
+                record.relayed_for = connect::Reason::of(original.reason.into());
                 (SocketAddr::from(original.destination), shared.maps.grafts.claim(&original))
             }
             // The second loop guard: whoever connects to the listener itself wanted to go nowhere else.

@@ -6,6 +6,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use picop_common::connect;
+
 use super::{
     events::Event,
     hub::Hub,
@@ -86,6 +88,8 @@ pub struct AccessRecord {
     hub: Hub,
     entry: Entry,
     original: Option<SocketAddr>,
+    /// Why the kernel sent it to the agent.
+    pub relayed_for: Option<connect::Reason>,
     decision: Option<Decision>,
     backend: Option<SocketAddr>,
     /// When there was a decision, and when a connection to a backend.
@@ -121,6 +125,7 @@ impl AccessRecord {
             hub: hub.clone(),
             entry: Entry::new(hub, workload, client),
             original: None,
+            relayed_for: None,
             decision: None,
             backend: None,
             decided_at: None,
@@ -283,6 +288,7 @@ impl Drop for AccessRecord {
             env_source = decision.map(|d| d.source.as_str()),
             reason = decision.map(|d| d.reason.as_str()),
             path = "relay",
+            relayed_for = self.relayed_for.map(connect::Reason::as_str),
             backend = self.backend.map(display),
             header = self.header,
             dropped = self.dropped,

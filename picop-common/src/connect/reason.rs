@@ -17,6 +17,11 @@ macro_rules! counted {
             /// How many there are.
             pub const COUNT: usize = Self::ALL.len();
 
+            /// The one with that number.
+            pub fn of(number: u32) -> Option<Self> {
+                Self::ALL.get(usize::try_from(number).ok()?).copied()
+            }
+
             /// The name in logs and metrics.
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -128,10 +133,12 @@ mod tests {
     fn reasons_and_events_index_their_counters() {
         for (i, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, i);
+            assert_eq!(Reason::of(*reason as u32), Some(*reason));
         }
         for (i, event) in Event::ALL.iter().enumerate() {
             assert_eq!(*event as usize, i);
         }
+        assert_eq!(Reason::of(u32::MAX), None);
         const { assert!(Reason::COUNT <= crate::maps::COUNTERS_MAX) };
         const { assert!(Event::COUNT <= crate::maps::EVENTS_MAX) };
     }

@@ -97,6 +97,7 @@ fn by_the_header_that_the_application_sends() -> Result {
                 &[("reason", reason), ("environment", env), ("env_source", "header"), ("header", told)],
             );
             expect(&line, &[("backend", &server.at.to_string()), ("bytes_up", "5"), ("outcome", "ok")]);
+            expect(&line, &[("relayed_for", "relay_header")]);
             let wanted = if told == "strip" { b"hello".to_vec() } else { opening };
             assert_eq!(server.whole(number)?, (wanted, "eof".to_owned()), "{env} at {to}");
         }

@@ -229,7 +229,7 @@ fn whoever_connects_to_the_listener_itself() -> Result {
             None => expect_reset(&said),
         }
         let lines = agent.wait_access(number + 1, |line| line["outcome"] == "no_original")?;
-        expect(&lines[number], &[("original", "-"), ("backend", "-"), ("reason", "-")]);
+        expect(&lines[number], &[("original", "-"), ("backend", "-"), ("reason", "-"), ("relayed_for", "-")]);
     }
     it.is_live(&agent)
 }

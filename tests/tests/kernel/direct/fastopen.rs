@@ -159,7 +159,8 @@ fn with_propagate_it_has_its_header_by_the_relay() -> Result {
             }
             let lines = super::told(&it.agent, family.vip, if cookies { 8 } else { 4 })?;
             for line in &lines {
-                expect(line, &[("path", "relay"), ("reason", "variant"), ("outcome", "ok")]);
+                expect(line, &[("path", "relay"), ("relayed_for", "relay_fast_open")]);
+                expect(line, &[("reason", "variant"), ("outcome", "ok")]);
             }
         }
         assert_eq!([in_syn(&it.server_pod)?, in_syn(&it.scene.client)?], before);

@@ -225,7 +225,9 @@ fn a_server_that_speaks_first_is_told_at_once() -> Result {
     assert_eq!(serving.receive(6)?.text(), "thanks");
     talk.close()?;
     serving.close()?;
-    expect(&last_told(&agent, vip, 1)?, &[("path", "relay"), ("reason", "variant"), ("header", "propagate")]);
+    let line = last_told(&agent, vip, 1)?;
+    expect(&line, &[("path", "relay"), ("relayed_for", "relay_server_first")]);
+    expect(&line, &[("reason", "variant"), ("header", "propagate")]);
     Ok(())
 }
 
@@ -259,6 +261,8 @@ fn both_paths_choose_the_same() -> Result {
         for field in ["service", "environment", "env_source", "reason", "backend", "header", "original"] {
             assert_eq!(direct[field], relay[field], "{field}");
         }
+        expect(direct, &[("relayed_for", "-")]);
+        expect(relay, &[("relayed_for", "relay_asked")]);
     }
     // A refusal is one at once, or a reset of what the relay has taken already.
     assert_eq!(hello(strict).run(&scene.client)?.error.as_deref(), Some("ConnectionRefused"));
