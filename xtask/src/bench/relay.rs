@@ -106,12 +106,24 @@ enum Measure {
     Bulk,
     /// Memory of idle connections.
     Idle,
+    /// What a connection costs by the bytes it carries: from which size on a graft pays. Only if asked for.
+    Sizes,
 }
 
 /// Clients at once, and connections of a turn.
 const CONNECTIONS: [(usize, usize); 3] = [(1, 200), (8, 600), (64, 1200)];
 /// The same, and requests of a turn.
 const REQUESTS: [(usize, usize); 2] = [(1, 500), (64, 3000)];
+/// Bytes of a connection, and connections of a turn.
+const SIZES: [(u64, usize); 7] = [
+    (4 << 10, 200),
+    (16 << 10, 200),
+    (64 << 10, 200),
+    (256 << 10, 100),
+    (1 << 20, 60),
+    (4 << 20, 30),
+    (16 << 20, 10),
+];
 /// As an argument: one of the numbers above.
 fn clients() -> impl TypedValueParser<Value = usize> {
     PossibleValuesParser::new(["1", "8", "64"]).map(|text| text.parse().expect("one of these numbers"))
@@ -172,7 +184,9 @@ fn knows_graft(picop: &std::path::Path) -> Result<bool> {
 }
 
 fn measure(args: &Args, plan: &Plan) -> Result<Report> {
-    let wanted = |what| args.measure.is_empty() || args.measure.contains(&what);
+    let wanted = |what| {
+        if args.measure.is_empty() { what != Measure::Sizes } else { args.measure.contains(&what) }
+    };
     let rounds = if args.quick { args.rounds.div_ceil(10).max(2) } else { args.rounds };
     exec::announce("making a cluster, and starting picop and its peers in it");
     let mut stage = Stage::build(plan)?;
@@ -221,7 +235,7 @@ fn held(args: &Args, descriptors: u64) -> Result<usize> {
 }
 
 /// What a round consists of.
-fn kinds(args: &Args) -> [(Measure, Vec<Kind>); 3] {
+fn kinds(args: &Args) -> [(Measure, Vec<Kind>); 4] {
     let share = |count: usize, clients: usize| {
         if args.quick { count.div_ceil(2).max(clients) } else { count }
     };
@@ -247,6 +261,16 @@ fn kinds(args: &Args) -> [(Measure, Vec<Kind>); 3] {
                 .collect(),
         ),
         (Measure::Bulk, Direction::ALL.map(|direction| Kind::Stream { direction, bytes }).to_vec()),
+        (
+            Measure::Sizes,
+            SIZES
+                .iter()
+                .flat_map(|(bytes, count)| {
+                    let count = share(*count, 1);
+                    Direction::ALL.map(|direction| Kind::Transfers { direction, bytes: *bytes, count })
+                })
+                .collect(),
+        ),
     ]
 }
 

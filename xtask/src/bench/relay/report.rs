@@ -65,6 +65,10 @@ impl Results {
             Kind::Connections { clients, .. } => (0, *clients),
             Kind::Requests { clients, .. } => (1, *clients),
             Kind::Stream { direction, .. } => (2, usize::from(*direction == Direction::Down)),
+            Kind::Transfers { direction, bytes, .. } => (
+                3 + usize::from(*direction == Direction::Down),
+                usize::try_from(*bytes).unwrap_or(usize::MAX),
+            ),
         });
         kinds
     }
@@ -107,6 +111,17 @@ struct Stream {
     busy_s_per_gb: f64,
 }
 
+/// Connections of one variant that carry so many bytes each.
+#[derive(Debug)]
+struct Transfers {
+    bytes: u64,
+    direction: Direction,
+    cpu_us: f64,
+    proxy_cpu_us: f64,
+    /// CPU time beside the relay's without graft, if that was measured.
+    of_relay: Option<Estimate>,
+}
+
 /// A field's name, and what is in it.
 type Field = (&'static str, fn(&Stream) -> Value);
 
@@ -117,6 +132,7 @@ struct Entry {
     conns: Vec<(usize, Conns)>,
     requests: Vec<(usize, Requests)>,
     streams: Vec<(Direction, Stream)>,
+    transfers: Vec<Transfers>,
     memory: Option<Memory>,
 }
 
@@ -173,8 +189,14 @@ impl Entry {
     /// `None` where something is missing.
     fn of(results: &Results, variant: Variant) -> Option<Self> {
         let memory = results.idle.iter().find(|(of, _)| *of == variant).map(|(_, memory)| *memory);
-        let mut entry =
-            Self { variant, conns: Vec::new(), requests: Vec::new(), streams: Vec::new(), memory };
+        let mut entry = Self {
+            variant,
+            conns: Vec::new(),
+            requests: Vec::new(),
+            streams: Vec::new(),
+            transfers: Vec::new(),
+            memory,
+        };
         for kind in results.kinds() {
             let (own, none) = (results.series(variant, kind)?, results.series(Variant::None, kind)?);
             match kind {
@@ -183,6 +205,16 @@ impl Entry {
                 }
                 Kind::Requests { clients, .. } => entry.requests.push((clients, Requests::of(own, none)?)),
                 Kind::Stream { direction, .. } => entry.streams.push((direction, Stream::of(own, none)?)),
+                Kind::Transfers { direction, bytes, .. } => {
+                    let relay = results.series(Variant::Relay, kind).filter(|_| variant == Variant::Graft);
+                    entry.transfers.push(Transfers {
+                        bytes,
+                        direction,
+                        cpu_us: own.cpu()? * 1e6,
+                        proxy_cpu_us: own.proxy_cpu()? * 1e6,
+                        of_relay: relay.and_then(|relay| own.cpu_ratio(relay)),
+                    });
+                }
             }
         }
         Some(entry)
@@ -211,6 +243,9 @@ impl Entry {
                 each.map(|(direction, stream)| (direction.name().to_owned(), of(stream))),
             );
         }
+        let transfers = self.transfers.iter();
+        let each = transfers.map(|of| (format!("{} {}", of.bytes, of.direction.name()), of.json()));
+        insert(&mut object, "transfers", each);
         if let Some(Memory { connections, rss, pss }) = self.memory {
             object["idle_connections"] = json!(connections);
             object["rss_per_conn"] = json!(rounded(rss));
@@ -295,6 +330,16 @@ impl Stream {
             cpu_ratio: own.cpu_ratio(none)?,
             proxy_cpu_s_per_gb: own.proxy_cpu()? * 1e9,
             busy_s_per_gb: own.busy() * 1e9,
+        })
+    }
+}
+
+impl Transfers {
+    fn json(&self) -> Value {
+        json!({
+            "cpu_us": rounded(self.cpu_us),
+            "proxy_cpu_us": rounded(self.proxy_cpu_us),
+            "ratio_cpu_to_relay": self.of_relay.map(triple),
         })
     }
 }

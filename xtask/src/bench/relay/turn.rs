@@ -19,6 +19,8 @@ pub enum Kind {
     Requests { clients: usize, count: usize },
     /// Bytes over one connection.
     Stream { direction: Direction, bytes: u64 },
+    /// So many connections, one after the other, which carry so many bytes each.
+    Transfers { direction: Direction, bytes: u64, count: usize },
 }
 
 impl Kind {
@@ -29,6 +31,9 @@ impl Kind {
             Self::Requests { clients, count } => format!("{count} requests over {clients}"),
             Self::Stream { direction, bytes } => {
                 format!("{:.2} GB {}", float(*bytes) / 1e9, direction.name())
+            }
+            Self::Transfers { direction, bytes, count } => {
+                format!("{count} of {} KiB {}", bytes >> 10, direction.name())
             }
         }
     }
@@ -67,7 +72,7 @@ pub fn take(stage: &mut Stage, variant: Variant, kind: Kind) -> Result<Turn> {
             client.hold(&way, clients)?;
             clients
         }
-        Kind::Stream { .. } => 0,
+        Kind::Stream { .. } | Kind::Transfers { .. } => 0,
     };
     let (before, proxy_before, ticks) = (Usage::read(&all)?, Usage::of(&proxies)?, Ticks::read()?);
     let (count, connections, elapsed_ns, times) = match kind {
@@ -81,6 +86,13 @@ pub fn take(stage: &mut Stage, variant: Variant, kind: Kind) -> Result<Turn> {
         }
         Kind::Stream { direction, bytes } => {
             (bytes, 1, client.stream(&way, bytes, direction)?, Times::default())
+        }
+        Kind::Transfers { direction, bytes, count } => {
+            let mut elapsed = 0;
+            for _ in 0..count {
+                elapsed += client.stream(&way, bytes, direction)?;
+            }
+            (count as u64, count, elapsed, Times::default())
         }
     };
     let busy = Ticks::read()?.busy_seconds_since(ticks);

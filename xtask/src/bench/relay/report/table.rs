@@ -20,7 +20,8 @@ impl Report {
             self.commit
         );
         let Some(first) = self.entries.first() else { return text };
-        if !(first.conns.is_empty() && first.requests.is_empty() && first.streams.is_empty()) {
+        let timed = !(first.conns.is_empty() && first.requests.is_empty() && first.streams.is_empty());
+        if timed || !first.transfers.is_empty() {
             text.push_str(&(self.load.sentence() + "\n"));
         }
         for (at, (clients, _)) in first.conns.iter().enumerate() {
@@ -32,6 +33,9 @@ impl Report {
         }
         if !first.streams.is_empty() {
             section(&mut text, "a stream over one connection", &self.streams());
+        }
+        if !first.transfers.is_empty() {
+            section(&mut text, "a connection, by the bytes it carries", &self.transfers());
         }
         if self.entries.iter().any(|entry| entry.memory.is_some()) {
             section(&mut text, "memory for each idle connection", &self.memory());
@@ -129,6 +133,23 @@ impl Report {
                     format!("{:.3}", stream.cpu_s_per_gb),
                     of_none(entry, ratio(stream.cpu_ratio)),
                     format!("{:.3}", stream.busy_s_per_gb),
+                ]
+            })
+        });
+        table(&heading, rows)
+    }
+
+    fn transfers(&self) -> Vec<Vec<String>> {
+        let heading = ["", "KiB", "way", "proxy CPU us", "all CPU us", "of relay [95%]"];
+        let rows = self.entries.iter().flat_map(|entry| {
+            entry.transfers.iter().map(|of| {
+                vec![
+                    entry.variant.name().to_owned(),
+                    (of.bytes >> 10).to_string(),
+                    of.direction.name().to_owned(),
+                    format!("{:.1}", of.proxy_cpu_us),
+                    format!("{:.1}", of.cpu_us),
+                    of.of_relay.map(ratio).unwrap_or_default(),
                 ]
             })
         });

@@ -18,6 +18,7 @@ fn series(kind: Kind, us: u32) -> Series {
         let ns = us * 1000 + turn * 100;
         let (count, times, each) = match kind {
             Kind::Stream { bytes, .. } => (bytes, Times::default(), 10_000),
+            Kind::Transfers { .. } => (100, Times::default(), 100),
             Kind::Connections { .. } | Kind::Requests { .. } => {
                 let whole = vec![ns; 100];
                 let phase = whole.clone();
@@ -55,6 +56,21 @@ fn report(variants: &[(Variant, u32)], kinds: &[Kind]) -> Report {
     }
     results.idle(Variant::Relay, Memory { connections: 10, rss: 5000.0, pss: 4000.0 });
     Report::new(results, Load::quiet()).expect("a report")
+}
+
+#[test]
+fn a_graft_is_set_beside_the_relay_size_by_size() {
+    let kinds = [4096, 1 << 20].map(|bytes| Kind::Transfers { direction: Direction::Up, bytes, count: 100 });
+    let report = report(&[(Variant::None, 10), (Variant::Relay, 100), (Variant::Graft, 50)], &kinds);
+    let json = report.json();
+    let ratio = |variant: &str, size: &str| {
+        json["variants"][variant]["transfers"][format!("{size} up")]["ratio_cpu_to_relay"][1].as_f64()
+    };
+    for size in ["4096", "1048576"] {
+        assert!(ratio("graft", size).is_some_and(|ratio| (0.5..0.51).contains(&ratio)), "{size}: {json}");
+    }
+    assert_eq!(ratio("relay", "4096"), None);
+    assert!(report.text().contains("a connection, by the bytes it carries"));
 }
 
 fn number(json: &Value, path: &str) -> f64 {
