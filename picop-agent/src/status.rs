@@ -11,7 +11,7 @@ use crate::{
     intercept::{
         maps::Maps,
         pins::{self, Set},
-        snapshot::{Named, Snapshot},
+        snapshot::{Messages, Named, Snapshot, summary},
     },
     telemetry::chain,
 };
@@ -130,7 +130,8 @@ fn set_lines(out: &mut String, set: &SetStatus) -> std::fmt::Result {
     let Some(snapshot) = &set.snapshot else {
         return writeln!(out, "  of another build of picop, which alone can read its maps");
     };
-    let Snapshot { agent, heartbeat_age_ms, flags, enrolled_now, entries, connections, events } = snapshot;
+    let Snapshot { agent, heartbeat_age_ms, flags, enrolled_now, entries, grafted, connections, events } =
+        snapshot;
     write!(out, "  agent        {}", agent.as_str())?;
     match heartbeat_age_ms {
         Some(age) => writeln!(out, ", heartbeat {age} ms ago")?,
@@ -149,6 +150,15 @@ fn set_lines(out: &mut String, set: &SetStatus) -> std::fmt::Result {
         entries.peers,
         entries.grafts
     )?;
+    for (title, way, of) in [("grafted", "up", &grafted.up), ("", "down", &grafted.down)] {
+        let Messages { redirected_bytes, redirected, passed_bytes, passed } = of;
+        write!(
+            out,
+            "  {title:<12} {way:<4} {redirected_bytes} bytes in {redirected} messages; {passed_bytes} passed to the agent"
+        )?;
+        let why = summary(passed);
+        if why.is_empty() { writeln!(out)? } else { writeln!(out, ": {why}")? }
+    }
     counts(out, "connections", connections)?;
     counts(out, "events", events)
 }
@@ -170,10 +180,16 @@ fn counts<N: Named>(out: &mut String, title: &str, counts: &[(N, u64)]) -> std::
 
 #[cfg(test)]
 mod tests {
-    use picop_common::connect::{Event, Reason};
+    use picop_common::{
+        connect::{Event, Reason},
+        graft::Why,
+    };
 
     use super::*;
-    use crate::intercept::{maps::Entries, snapshot::Agent};
+    use crate::intercept::{
+        maps::Entries,
+        snapshot::{Agent, Grafted},
+    };
 
     fn set(snapshot: Option<Snapshot>) -> SetStatus {
         let dir = PathBuf::from("/pins/7-0000000000000001");
@@ -195,6 +211,15 @@ mod tests {
                 peers: 4,
                 grafts: 3,
             },
+            grafted: Grafted {
+                up: Messages {
+                    redirected_bytes: 4096,
+                    redirected: 2,
+                    passed_bytes: 100,
+                    passed: vec![(Why::NotOn, 1), (Why::Unsettled, 0)],
+                },
+                down: Messages::default(),
+            },
             connections: vec![(Reason::NotManaged, 0), (Reason::Variant, 1_000_000)],
             events: vec![(Event::Enrolled, 0)],
         }
@@ -210,6 +235,8 @@ mod tests {
   flags        inject
   sockets      1 enrolled
   entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0, peers 4, grafts 3
+  grafted      up   4096 bytes in 2 messages; 100 passed to the agent: not_on=1
+               down 0 bytes in 0 messages; 0 passed to the agent
   connections  variant      1000000
   events       none
 
@@ -230,6 +257,7 @@ mod tests {
         assert_eq!(set["connections"]["not_managed"], 0);
         assert_eq!(set["connections"]["variant"], 1_000_000);
         assert_eq!(set["entries"]["routes"], 5);
+        assert_eq!(set["grafted"]["up"]["passed"]["not_on"], 1);
         assert_eq!(set["same_build"], true);
     }
 }

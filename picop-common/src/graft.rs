@@ -12,6 +12,8 @@
 
 /// Most grafted connections at a time. Their slots are one block of memory, allocated at start.
 pub const SLOTS: usize = 8192;
+/// One slot more, of no connection: the counts of all that have ended.
+pub const SLOT_OF_ENDED: usize = SLOTS;
 /// Most sockets that agents have enrolled as targets.
 pub const TARGETS_MAX: usize = 2 * SLOTS;
 /// Most upstream connections of grafts between the two ends' ESTABLISHED callbacks.
@@ -87,7 +89,7 @@ pub struct Direction {
     pub redirected: u64,
     /// Messages redirected.
     pub redirects: u64,
-    /// Bytes let through to the agent, up to the last message.
+    /// Bytes let through to the agent.
     pub passed: u64,
     /// Messages let through, by [`Why`].
     pub passes: [u64; Why::COUNT],

@@ -81,6 +81,9 @@ pub fn graft(ctx: SkMsgContext) -> u32 {
             Why::KernelTls => &raw mut (*direction).passes[4],
         };
         *slot += 1;
+        // With this one: exact again at the next message, should the kernel take only a part of it.
+        let passed = (&raw const (*direction).passed).read_volatile();
+        (&raw mut (*direction).passed).write_volatile(passed + u64::from(ctx.size()));
     }
     sk_action::SK_PASS
 }
@@ -371,7 +374,9 @@ fn accepted(ctx: &SockOpsContext) {
         pad: 0,
     };
     // SAFETY: copied at once.
-    let Some(graft) = (unsafe { ORIGINALS.get(key).map(|original| u32::from(original.graft)) }) else { return };
+    let Some(graft) = (unsafe { ORIGINALS.get(key).map(|original| u32::from(original.graft)) }) else {
+        return;
+    };
     if graft == 0 {
         return;
     }

@@ -75,7 +75,7 @@ pub static ORIGINALS: LruHashMap<OriginalKey, Original, ORIGINALS_MAX> = LruHash
 /// Grafted connections. Memory that the agent maps: neither side asks the other anything per message. (1 << 10 is
 /// BPF_F_MMAPABLE.)
 #[btf_map]
-pub static SLOTS: Array<Slot, { graft::SLOTS }, { 1 << 10 }> = Array::new();
+pub static SLOTS: Array<Slot, { graft::SLOTS + 1 }, { 1 << 10 }> = Array::new();
 
 /// Slots that are nobody's. Filled by the agent; first in, first out, so that one rests before it is used again.
 #[btf_map]

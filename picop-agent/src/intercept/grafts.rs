@@ -13,7 +13,7 @@ use std::{
 
 use aya::maps::{Map, MapData, Queue, SkStorage, SockHash};
 use picop_common::{
-    graft::{DOWN, Direction, OFF, SLOTS, Slot, Target, UP, Why},
+    graft::{DOWN, Direction, OFF, SLOT_OF_ENDED, SLOTS, Slot, Target, UP, Why},
     maps::Original,
 };
 
@@ -60,8 +60,29 @@ pub struct Counts {
     pub redirected: u64,
     /// Messages redirected.
     pub redirects: u64,
+    /// Bytes passed to the agent.
+    pub passed: u64,
     /// Messages passed, by [`Why`].
     pub passes: [u64; Why::COUNT],
+}
+
+impl Counts {
+    /// Where they are in a [`Direction`], in order.
+    fn offsets() -> impl Iterator<Item = usize> {
+        let passes = (0..Why::COUNT).map(|why| offset_of!(Direction, passes) + why * size_of::<u64>());
+        [offset_of!(Direction, redirected), offset_of!(Direction, redirects), offset_of!(Direction, passed)]
+            .into_iter()
+            .chain(passes)
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.redirected += other.redirected;
+        self.redirects += other.redirects;
+        self.passed += other.passed;
+        for (own, other) in self.passes.iter_mut().zip(other.passes) {
+            *own += other;
+        }
+    }
 }
 
 impl Grafts {
@@ -70,7 +91,7 @@ impl Grafts {
         let Map::Array(array) = source.map("SLOTS")? else {
             return Err(MapsError::Missing { name: "SLOTS", source: None });
         };
-        let memory = SharedWords::map(array.fd().as_fd(), SLOTS * WORDS)
+        let memory = SharedWords::map(array.fd().as_fd(), (SLOTS + 1) * WORDS)
             .map_err(|source| MapsError::Share { name: "SLOTS", source })?;
         Ok(Self {
             memory,
@@ -95,10 +116,38 @@ impl Grafts {
         Ok(())
     }
 
-    /// Sources first: what is cleared later is nobody's by then.
+    /// What became of the messages of all connections since the programs were loaded: up, and down. Read through shared memory.
+    pub fn totals(&self) -> (Counts, Counts) {
+        let mut sums = (Counts::default(), Counts::default());
+        for slot in 0..=SLOTS {
+            sums.0.add(&self.counts(slot, Side::Up));
+            sums.1.add(&self.counts(slot, Side::Down));
+        }
+        sums
+    }
+
+    fn counts(&self, slot: usize, side: Side) -> Counts {
+        let at = |offset: usize| self.direction_word(slot, side, offset).load(Ordering::Acquire);
+        Counts {
+            redirected: at(offset_of!(Direction, redirected)),
+            redirects: at(offset_of!(Direction, redirects)),
+            passed: at(offset_of!(Direction, passed)),
+            passes: std::array::from_fn(|why| at(offset_of!(Direction, passes) + why * size_of::<u64>())),
+        }
+    }
+
+    /// Sources first: what is cleared later is nobody's by then. Its counts join those of the ended.
     fn clear(&self, slot: usize) {
         for side in [Side::Up, Side::Down] {
             self.direction_word(slot, side, offset_of!(Direction, source)).store(0, Ordering::SeqCst);
+        }
+        for side in [Side::Up, Side::Down] {
+            for offset in Counts::offsets() {
+                let count = self.direction_word(slot, side, offset).swap(0, Ordering::AcqRel);
+                if count > 0 {
+                    self.direction_word(SLOT_OF_ENDED, side, offset).fetch_add(count, Ordering::Relaxed);
+                }
+            }
         }
         for word in 0..WORDS {
             self.memory.word(slot * WORDS + word).store(0, Ordering::Release);
@@ -211,16 +260,7 @@ impl Ticket {
 
     /// What became of a direction's messages so far.
     pub fn counts(&self, side: Side) -> Counts {
-        let at = |offset: usize| self.word(side, offset).load(Ordering::Acquire);
-        let mut passes = [0; Why::COUNT];
-        for (i, count) in passes.iter_mut().enumerate() {
-            *count = at(offset_of!(Direction, passes) + i * size_of::<u64>());
-        }
-        Counts {
-            redirected: at(offset_of!(Direction, redirected)),
-            redirects: at(offset_of!(Direction, redirects)),
-            passes,
-        }
+        self.grafts.counts(self.slot, side)
     }
 
     /// Cookie of the enrolled source; 0 for none.

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 
 use picop_common::{
     connect::{Event, HEARTBEAT_STALE_NS, Reason},
+    graft::Why,
     maps::{AGENT_FULL, AGENT_GRAFT, AGENT_GRAFT_AUTO, AGENT_INJECT, AGENT_REVERSE, AGENT_TELL},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
 use super::{
+    grafts::Counts,
     heartbeat,
     maps::{Entries, Maps, MapsError},
 };
@@ -27,12 +29,48 @@ pub struct Snapshot {
     pub enrolled_now: usize,
     /// What the other maps hold.
     pub entries: Entries,
+    /// What became of the messages of grafted connections, since the programs were loaded.
+    pub grafted: Grafted,
     /// Connections by reason since the programs were loaded. The canary's are among them.
     #[serde(serialize_with = "by_name")]
     pub connections: Vec<(Reason, u64)>,
     /// What happened to connections later, since the programs were loaded. The canary's are among them.
     #[serde(serialize_with = "by_name")]
     pub events: Vec<(Event, u64)>,
+}
+
+/// Messages of grafted connections, by direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Grafted {
+    /// From clients to servers.
+    pub up: Messages,
+    /// From servers to clients.
+    pub down: Messages,
+}
+
+/// Of one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Messages {
+    /// Bytes that the kernel carried past the agent.
+    pub redirected_bytes: u64,
+    /// Messages they came in.
+    pub redirected: u64,
+    /// Bytes that were passed to the agent.
+    pub passed_bytes: u64,
+    /// Messages passed, by reason.
+    #[serde(serialize_with = "by_name")]
+    pub passed: Vec<(Why, u64)>,
+}
+
+impl From<Counts> for Messages {
+    fn from(counts: Counts) -> Self {
+        Self {
+            redirected_bytes: counts.redirected,
+            redirected: counts.redirects,
+            passed_bytes: counts.passed,
+            passed: Why::ALL.iter().copied().zip(counts.passes).collect(),
+        }
+    }
 }
 
 /// What the heartbeat says of the agent.
@@ -77,6 +115,10 @@ impl Snapshot {
             flags: flags(maps.agent_flags()),
             enrolled_now: maps.enrolled(),
             entries: maps.entries(),
+            grafted: {
+                let (up, down) = maps.grafts.totals();
+                Grafted { up: up.into(), down: down.into() }
+            },
             connections: maps.counters()?,
             events: maps.events()?,
         })
@@ -102,6 +144,12 @@ pub trait Named: Copy {
 }
 
 impl Named for Reason {
+    fn name(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Named for Why {
     fn name(self) -> &'static str {
         self.as_str()
     }

@@ -1,5 +1,6 @@
 //! The graft: payload carried past the agent, in order and whole, and back through it whenever it must.
 
+mod counts;
 mod ends;
 mod order;
 mod switch;
@@ -36,14 +37,18 @@ impl Grafted {
     }
 
     pub fn with(name: &str, settings: &str, v6: bool) -> Result<Self> {
-        let scene = Scene::new(name)?;
+        Self::in_scene(Scene::new(name)?, settings, v6, &[])
+    }
+
+    /// The same, with arguments for the agent.
+    pub fn in_scene(scene: Scene, settings: &str, v6: bool, args: &[&str]) -> Result<Self> {
         let server_pod = scene.cluster.pod("server")?;
         let (vip, at) =
             if v6 { (scene.vip6(), server_pod.at6(8080)) } else { (scene.vip(), server_pod.at4(8080)) };
         let routes = Routes::new()
             .service("cart", &[vip], &format!("{settings}, {}", variants(&[("pr-1", &[at])])))
             .workload(scene.workload("environment: pr-1"));
-        let agent = scene.agent(&routes, &[])?;
+        let agent = scene.agent(&routes, args)?;
         Ok(Self { scene, agent, server_pod, vip, at })
     }
 
@@ -76,6 +81,7 @@ impl Outcome {
         let Self { client, server, line } = self;
         assert!(client.ok && server.ok, "client {client:?}\nserver {server:?}\nagent {line}");
         assert_eq!(line["outcome"], "ok", "{line}");
+        assert_eq!(line["relayed_for"], "relay_asked", "{line}");
         assert_eq!(line["bytes_up"], server.received, "{line}");
         assert_eq!(line["bytes_down"], client.received, "{line}");
         self

@@ -73,6 +73,7 @@ fn blocking_readers_that_half_close_first() -> Result {
     Ok(())
 }
 
+/// 709 (half-closing): a receive buffer that was set, so that the kernel could not tune it any more, dropped acknowledgements.
 /// 2007769: a reset that nobody was told of, so that a cut stream looked whole. 2009137: a receive buffer that was made smaller
 /// under way dropped the other direction's acknowledgements.
 #[test]
@@ -81,6 +82,7 @@ fn runs_that_once_failed() -> Result {
     for seed in [2_007_769, 2_009_137] {
         torture_from(seed, 8, Plan::of)?;
     }
+    torture_from(709, 8, Plan::half_closing)?;
     Ok(())
 }
 
