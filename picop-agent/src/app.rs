@@ -142,7 +142,7 @@ impl Agent {
         let unknown = Report { interception: Status::Unknown, injection: Status::Unknown };
         let (canary_tx, canary_rx) = watch::channel(unknown);
 
-        let heartbeat = Heartbeat::start(Arc::clone(&self.maps), threads.runtimes())
+        let heartbeat = Heartbeat::start(Arc::clone(&self.maps), threads.alive())
             .context("cannot start the heartbeat")?;
         let serving = tokio::spawn({
             let server = Arc::clone(&server);

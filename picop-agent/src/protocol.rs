@@ -9,4 +9,4 @@ mod reader;
 pub use context::{Context, Dropped, EnvSource, OwnContextError};
 pub use env_id::{EnvId, EnvIdError};
 pub use expect::{ExpectHeader, ParseExpectError};
-pub use reader::{Head, HeadError, HeadKind, READ_SIZE, read_head};
+pub use reader::{Head, HeadError, HeadKind, HeadSource, READ_SIZE, read_head};

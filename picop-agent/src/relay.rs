@@ -3,6 +3,7 @@
 
 mod buffers;
 mod connection;
+mod event_loop;
 mod graft;
 mod late;
 mod limits;

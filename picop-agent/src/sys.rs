@@ -1,5 +1,5 @@
 //! The agent's only unsafe code: system calls that no library of ours wraps.
-#![expect(unsafe_code, reason = "raw getsockopt and bpf(2), and descriptors in epoll, each call argued for")]
+#![expect(unsafe_code, reason = "raw getsockopt and bpf(2), each call argued for")]
 
 use std::{
     io,
@@ -8,10 +8,8 @@ use std::{
 
 mod memory;
 pub mod tcp;
-mod watch;
 
 pub use memory::SharedWords;
-pub use watch::Watch;
 
 /// `SO_NETNS_COOKIE` (kernel 5.14): identifies a socket's network namespace for as long as the machine runs.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {

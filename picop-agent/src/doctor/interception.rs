@@ -1,13 +1,11 @@
 //! Interception, really: the agent's own canary in the doctor's scratch cgroup. Nothing else on the node meets the programs.
 
 use std::{
-    iter::once,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use aya::Ebpf;
-use tokio::runtime::Handle;
 
 use super::{
     check::{Check, Feature, Finding, Spec},
@@ -106,10 +104,7 @@ async fn try_it(means: Means<'_>) -> Result<Proof, String> {
     let attached = programs::attach(ebpf, &cgroup).map_err(|e| chain(&e))?;
     let mut canary =
         Canary::start(mount, &cgroup, &own, Arc::clone(&maps), netns).await.map_err(|e| chain(&e))?;
-    let proof = match (
-        prepare(&maps, own.id, &canary),
-        Heartbeat::start(Arc::clone(&maps), once(&Handle::current())),
-    ) {
+    let proof = match (prepare(&maps, own.id, &canary), Heartbeat::start(Arc::clone(&maps), Vec::new())) {
         (Ok(()), Ok(_beating)) => {
             let report = insist(&mut canary).await;
             Ok(Proof { report, counted: counted(&maps) })

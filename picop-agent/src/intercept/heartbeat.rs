@@ -1,8 +1,8 @@
 //! Tells the hooks, five times before they would give up, that the agent lives.
 //!
 //! A thread of its own says it, so that a busy machine does not send connections to their base: it does nothing else, and
-//! asks for a better place in the scheduler's queue. But it vouches for the data plane's runtimes, each of which must have
-//! shown a sign of life within [`STUCK`]: connections sent to a runtime that hangs would hang too.
+//! asks for a better place in the scheduler's queue. But it vouches for the data threads, each of which must have
+//! shown a sign of life within [`STUCK`]: connections sent to a thread that hangs would hang too.
 
 use std::{
     io,
@@ -15,11 +15,10 @@ use std::{
 };
 
 use picop_common::connect::HEARTBEAT_STALE_NS;
-use tokio::runtime::Handle;
 
 use super::maps::Maps;
 
-/// How long a runtime may show no sign of life: longer than the worst queue for a CPU, shorter than a user's patience.
+/// How long a data thread may show no sign of life: longer than the worst queue for a CPU, shorter than a user's patience.
 const STUCK: Duration = Duration::from_secs(3);
 /// How often it beats.
 pub const INTERVAL: Duration = Duration::from_nanos(HEARTBEAT_STALE_NS / 5);
@@ -36,37 +35,23 @@ pub fn now_ns() -> u64 {
 pub struct Heartbeat {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
-    alive: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Heartbeat {
-    /// Starts beating, as long as these runtimes live.
-    pub fn start<'a>(maps: Arc<Maps>, runtimes: impl Iterator<Item = &'a Handle>) -> io::Result<Self> {
+    /// Starts beating, as long as these threads live: each says when it last showed that, at least every [`INTERVAL`].
+    pub fn start(maps: Arc<Maps>, seen: Vec<Arc<AtomicU64>>) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (mut seen, mut alive) = (Vec::new(), Vec::new());
-        for runtime in runtimes {
-            let last = Arc::new(AtomicU64::new(now_ns()));
-            seen.push(Arc::clone(&last));
-            alive.push(runtime.spawn(async move {
-                let mut tick = tokio::time::interval(INTERVAL);
-                loop {
-                    tick.tick().await;
-                    last.store(now_ns(), Ordering::Relaxed);
-                }
-            }));
-        }
         let thread = thread::Builder::new().name("picop-heartbeat".into()).spawn({
             let stop = Arc::clone(&stop);
             move || beat(&maps, &seen, &stop)
         })?;
-        Ok(Self { stop, thread: Some(thread), alive })
+        Ok(Self { stop, thread: Some(thread) })
     }
 }
 
 impl Drop for Heartbeat {
     /// No beat comes after this: what is written next stays.
     fn drop(&mut self) {
-        self.alive.iter().for_each(tokio::task::JoinHandle::abort);
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
@@ -89,7 +74,7 @@ fn beat(maps: &Maps, seen: &[Arc<AtomicU64>], stop: &AtomicBool) {
         if is_stuck != was_stuck {
             tracing::error!(
                 is_stuck,
-                "a runtime of the data plane does not answer; connections go to their base meanwhile"
+                "a data thread does not answer; connections go to their base meanwhile"
             );
             was_stuck = is_stuck;
         }

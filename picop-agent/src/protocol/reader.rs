@@ -1,17 +1,16 @@
 //! Reading the head of a downstream connection: its header, if it has one.
-use std::{fmt, io, time::Duration};
+use std::{fmt, future::Future, io, time::Duration};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 use picop_common::header::{Detected, Other, detect};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    time::{Instant, timeout_at},
-};
 
 use super::{Context, ExpectHeader};
 
 /// The most bytes asked for at a time. A header has 269 at the most, so no more than 4364 are ever held.
 pub const READ_SIZE: usize = 4096;
+
+/// For ever, for a client's first bytes; and a point in time that exists.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// As many bytes of a header as an application may send for its own ends before it waits: CR LF CR LF (SIP's keep-alive).
 /// The next byte of the signature, a NUL, is one that no protocol that sends these goes on with.
@@ -95,6 +94,22 @@ pub enum HeadError {
     Io(#[source] io::Error),
 }
 
+/// A stream that begins with a head, and the clock it is waited for by.
+pub trait HeadSource {
+    /// A moment.
+    type Deadline: Copy;
+
+    /// The moment that comes after so long.
+    fn after(&self, wait: Duration) -> Self::Deadline;
+
+    /// Reads [`READ_SIZE`] bytes at most, behind what is in `into`. None if nothing came in time.
+    fn read(
+        &mut self,
+        into: &mut BytesMut,
+        by: Self::Deadline,
+    ) -> impl Future<Output = Option<io::Result<usize>>>;
+}
+
 /// Reads from the start of a connection until it is known whether a header is there, and takes it off.
 ///
 /// What was read beyond it is left in `buf`: payload, to be sent on before anything else that is read from `io`. `buf` may
@@ -103,8 +118,8 @@ pub enum HeadError {
 /// The first byte may take as long as `expect` says (`header_timeout` for [`ExpectHeader::Always`]), all of a header
 /// another `header_timeout`. A stream that stops at up to four bytes that a header could begin with is payload; one that
 /// stops later within a header is an error.
-pub async fn read_head<R: AsyncRead + Unpin>(
-    io: &mut R,
+pub async fn read_head<S: HeadSource>(
+    io: &mut S,
     buf: &mut BytesMut,
     expect: ExpectHeader,
     header_timeout: Duration,
@@ -114,7 +129,7 @@ pub async fn read_head<R: AsyncRead + Unpin>(
         ExpectHeader::Always => header_timeout,
         ExpectHeader::Sniff(time) => time,
     };
-    let mut deadline = after(wait);
+    let mut deadline = io.after(wait.min(A_DAY));
     loop {
         match detect(buf) {
             Detected::Header(header) => {
@@ -126,20 +141,18 @@ pub async fn read_head<R: AsyncRead + Unpin>(
             Detected::Partial { .. } => {}
         }
         let got = buf.len();
-        buf.reserve(READ_SIZE);
-        let read = timeout_at(deadline, io.read_buf(&mut buf.limit(READ_SIZE))).await;
-        match (read, got) {
-            (Ok(Ok(1..)), 0) => {
+        match (io.read(buf, deadline).await, got) {
+            (Some(Ok(1..)), 0) => {
                 wait = header_timeout;
-                deadline = after(wait);
+                deadline = io.after(wait.min(A_DAY));
             }
-            (Ok(Ok(1..)), _) => {}
-            (Ok(Err(error)), _) => return Err(HeadError::Io(error)),
-            (Ok(Ok(0)), 0) => return Ok(Head::without(HeadKind::Eof)),
-            (Err(_), 0) => return Ok(Head::without(HeadKind::Silent)),
-            (Ok(Ok(0)) | Err(_), ..=AMBIGUOUS) => return Ok(Head::without(HeadKind::Payload)),
-            (Ok(Ok(0)), _) => return Err(HeadError::Truncated { got }),
-            (Err(_), _) => return Err(HeadError::Timeout { got, waited: wait }),
+            (Some(Ok(1..)), _) => {}
+            (Some(Err(error)), _) => return Err(HeadError::Io(error)),
+            (Some(Ok(0)), 0) => return Ok(Head::without(HeadKind::Eof)),
+            (None, 0) => return Ok(Head::without(HeadKind::Silent)),
+            (Some(Ok(0)) | None, ..=AMBIGUOUS) => return Ok(Head::without(HeadKind::Payload)),
+            (Some(Ok(0)), _) => return Err(HeadError::Truncated { got }),
+            (None, _) => return Err(HeadError::Timeout { got, waited: wait }),
         }
     }
 }
@@ -148,12 +161,6 @@ impl Head {
     fn without(why: HeadKind) -> Self {
         Self { context: None, why }
     }
-}
-
-/// A day is for ever for a client's first bytes, and a point in time that exists.
-fn after(wait: Duration) -> Instant {
-    const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    Instant::now() + wait.min(A_DAY)
 }
 
 #[cfg(test)]

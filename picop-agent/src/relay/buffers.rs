@@ -1,13 +1,15 @@
 //! Copy buffers, borrowed while there is something to copy. An idle connection holds none.
 
-use std::sync::Mutex;
+use std::cell::RefCell;
 
 /// Bytes per buffer: what a loopback or TSO segment train brings at once.
 pub const SIZE: usize = 64 * 1024;
-/// How many are kept for later; more are freed.
-const KEPT: usize = 256;
+/// How many a thread keeps for later; more are freed.
+const KEPT: usize = 64;
 
-static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+thread_local! {
+    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A borrowed buffer; returns when dropped.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub struct Buffer(Box<[u8]>);
 impl Buffer {
     /// Borrows one.
     pub fn take() -> Self {
-        let kept = POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
+        let kept = POOL.with_borrow_mut(Vec::pop);
         Self(kept.unwrap_or_else(|| vec![0; SIZE].into_boxed_slice()))
     }
 }
@@ -36,9 +38,13 @@ impl std::ops::DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut pool = POOL.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if pool.len() < KEPT {
-            pool.push(std::mem::take(&mut self.0));
-        }
+        let buffer = std::mem::take(&mut self.0);
+        // At the thread's end there may be no pool any more.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < KEPT {
+                pool.push(buffer);
+            }
+        });
     }
 }

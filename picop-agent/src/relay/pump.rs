@@ -5,7 +5,7 @@
 //! request) must have its answer reach the client, as it would without a relay.
 
 use std::{
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     io,
     net::Shutdown,
     pin::Pin,
@@ -15,10 +15,10 @@ use std::{
 };
 
 use socket2::SockRef;
-use tokio::time::{Sleep, sleep};
 
 use super::{
     buffers::Buffer,
+    event_loop::{Sleep, sleep},
     graft::{self, Graft},
     pipes::Pipe,
     socket::Socket,
@@ -73,7 +73,7 @@ struct Pump<'a> {
     up: Direction<'a>,
     down: Direction<'a>,
     /// Set once a side is gone; the direction away from it may still deliver what it sent before.
-    gone: Option<(End, Pin<Box<Sleep>>)>,
+    gone: Option<(End, Sleep)>,
 }
 
 impl Pump<'_> {
@@ -113,7 +113,7 @@ impl Pump<'_> {
         }
         match &mut self.gone {
             Some((_, last_bytes)) => {
-                ready!(last_bytes.as_mut().poll(cx));
+                ready!(Pin::new(last_bytes).poll(cx));
                 Poll::Ready(self.end())
             }
             None => Poll::Pending,
@@ -144,7 +144,7 @@ impl Pump<'_> {
     }
 
     fn is_gone(&mut self, end: End) {
-        self.gone.get_or_insert_with(|| (end, Box::pin(sleep(LAST_BYTES))));
+        self.gone.get_or_insert_with(|| (end, sleep(LAST_BYTES)));
     }
 
     fn end(&mut self) -> End {
@@ -165,7 +165,6 @@ struct Direction<'a> {
     /// Waits for room to write, and reads nothing meanwhile.
     stuck: bool,
     done: bool,
-    failed: Option<Pin<Box<dyn Future<Output = io::ErrorKind> + Send + 'a>>>,
 }
 
 /// How a direction is carried.
@@ -196,7 +195,7 @@ impl<'a> Direction<'a> {
         // What is grafted is not spliced: the little that comes here is to be through soon.
         let by = if graft.is_some() { By::CopyOnly } else { By::Copy { full: 0 } };
         let held = Held::Nothing;
-        Self { from, to, carried, held, by, graft, stuck: false, done: false, failed: None }
+        Self { from, to, carried, held, by, graft, stuck: false, done: false }
     }
 
     /// Carries what there is. Ready, once, when it is done.
@@ -320,13 +319,8 @@ impl<'a> Direction<'a> {
     }
 
     /// Whether the side it reads from is in error, while it does not read.
-    fn poll_failed(&mut self, cx: &mut Context<'_>) -> Poll<io::ErrorKind> {
-        if !self.stuck && !self.done {
-            self.failed = None;
-            return Poll::Pending;
-        }
-        let from = self.from;
-        self.failed.get_or_insert_with(|| Box::pin(from.failed())).as_mut().poll(cx)
+    fn poll_failed(&self, cx: &Context<'_>) -> Poll<io::ErrorKind> {
+        if self.stuck || self.done { self.from.poll_failed(cx) } else { Poll::Pending }
     }
 }
 

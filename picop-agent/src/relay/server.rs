@@ -5,23 +5,24 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
-    pin::pin,
-    sync::{Arc, atomic::AtomicUsize},
-    task::Poll,
+    os::fd::{AsFd as _, OwnedFd},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    net::{SocketFlags, acceptfrom_with},
-};
+use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::SockRef;
-use tokio::{io::Interest, sync::mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Limits, connection,
+    event_loop::{self, LocalFuture, Mode, READABLE, Source},
     limits::{Gauge, Permit},
     socket::Socket,
     sockets::Sockets,
@@ -34,7 +35,7 @@ use crate::{
         workloads::{Event, ManagedWorkload},
     },
     route::RouteHandle,
-    sys::Watch,
+    sys::tcp,
     telemetry::{
         access::{AccessRecord, Outcome},
         hub::Hub,
@@ -82,8 +83,8 @@ pub struct Server {
     threads: Vec<Arc<DataThread>>,
     /// Ends accepting, everywhere.
     accepting: CancellationToken,
-    /// Ends connections, everywhere.
-    force: CancellationToken,
+    /// Ends connections, everywhere, when they look.
+    force: Arc<AtomicBool>,
     tasks: TaskTracker,
 }
 
@@ -110,7 +111,7 @@ impl Server {
             netns,
             threads: threads.all(),
             accepting: CancellationToken::new(),
-            force: CancellationToken::new(),
+            force: Arc::default(),
             tasks: TaskTracker::new(),
         }
     }
@@ -163,7 +164,8 @@ impl Server {
             return 0;
         }
         let left = self.tasks.len();
-        self.force.cancel();
+        self.force.store(true, Ordering::Release);
+        self.threads.iter().for_each(|thread| thread.mailbox().wake_all());
         self.tasks.wait().await;
         left
     }
@@ -182,12 +184,18 @@ impl Server {
             let accept = Accept {
                 shared: Arc::clone(&self.shared),
                 workload: Arc::clone(workload),
-                force: self.force.clone(),
+                force: Arc::clone(&self.force),
                 tasks: self.tasks.clone(),
                 threads: self.threads.clone(),
                 home: Arc::clone(home),
             };
-            self.tasks.spawn_on(accept.run(listener, stop.clone()), home.runtime());
+            let (stop, counted) = (stop.clone(), self.tasks.token());
+            home.mailbox().spawn(move || {
+                Box::pin(async move {
+                    accept.run(listener, stop).await;
+                    drop(counted);
+                })
+            });
         }
         ports
     }
@@ -221,7 +229,7 @@ async fn retire(maps: Arc<Maps>, Running { workload, stop, ports }: Running) {
 struct Accept {
     shared: Arc<Shared>,
     workload: Arc<Workload>,
-    force: CancellationToken,
+    force: Arc<AtomicBool>,
     tasks: TaskTracker,
     threads: Vec<Arc<DataThread>>,
     home: Arc<DataThread>,
@@ -229,59 +237,79 @@ struct Accept {
 
 impl Accept {
     async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        let name = &*self.workload.managed.name;
-        let port = match listener.local_addr() {
-            Ok(addr) => addr.port(),
-            Err(error) => return tracing::error!(workload = name, %error, "a listener has no address"),
-        };
-        let listener = match Watch::new(Arc::new(listener.into()), Interest::READABLE) {
-            Ok(listener) => listener,
-            Err(error) => return tracing::error!(workload = name, %error, "cannot use a listener"),
-        };
+        if let Err(error) = self.accept(listener, stop).await {
+            tracing::error!(workload = &*self.workload.managed.name, %error, "cannot use a listener");
+        }
+    }
+
+    async fn accept(&self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let port = listener.local_addr()?.port();
+        let listener = OwnedFd::from(listener);
+        let mut source = Source::new(&listener, Mode::Listener)?;
+        let mut stopped = pin!(stop.cancelled());
         let mut backoff = Backoff::default();
-        while let Some(accepted) = stop.run_until_cancelled(accept(&listener)).await {
-            match accepted {
-                Ok((socket, client)) => {
-                    backoff = Backoff::default();
-                    self.begin(socket, client, port);
-                }
-                // The client gave up while it was in the queue.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    let pause = backoff.next();
-                    tracing::error!(workload = name, %error, ?pause, "cannot accept; pausing");
-                    tokio::time::sleep(pause).await;
+        while poll_fn(|cx| poll_waiting(&source, stopped.as_mut(), cx)).await {
+            // To accept nobody costs the making of a socket, and to be told again costs a round: asking is cheaper.
+            let waiting = tcp::waiting(listener.as_fd())?;
+            for _ in 0..waiting {
+                match try_accept(&listener) {
+                    Ok((socket, client)) => {
+                        backoff = Backoff::default();
+                        self.begin(socket, client, port);
+                    }
+                    // The client gave up while it was in the queue.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        let pause = backoff.next();
+                        let workload = &*self.workload.managed.name;
+                        tracing::error!(workload, %error, ?pause, "cannot accept; pausing");
+                        // Whoever waits there would be told of all the time.
+                        source.remove(&listener)?;
+                        event_loop::sleep(pause).await;
+                        source = Source::new(&listener, Mode::Listener)?;
+                        break;
+                    }
                 }
             }
         }
         // Handshakes that were done before the end are connections like any other.
-        while let Ok((socket, client)) = try_accept(listener.get_ref()) {
+        while let Ok((socket, client)) = try_accept(&listener) {
             self.begin(socket, client, port);
         }
+        Ok(())
     }
 
-    fn begin(&self, client: Socket, from: SocketAddr, port: u16) {
+    fn begin(&self, client: OwnedFd, from: SocketAddr, port: u16) {
         let mut record = AccessRecord::new(&self.shared.hub, Arc::clone(&self.workload.managed.name), from);
         let Some(permits) = self.permits() else {
             record.end(Outcome::Limit, "too many connections at once".to_owned());
-            return reset(&client);
+            return reset(&Socket::new(client));
         };
         let shared = Arc::clone(&self.shared);
         let workload = Arc::clone(&self.workload);
-        let force = self.force.clone();
+        let force = Arc::clone(&self.force);
         let place = Place::find(&self.threads, &self.home);
-        let runtime = place.runtime();
-        let task = async move {
-            let _counted = (permits, place);
-            let served = connection::serve(&shared, &workload, &client, from, port, &mut record);
-            let orderly = unless(&force, served).await.unwrap_or(false);
-            if !orderly {
-                reset(&client);
-            }
-            // Nobody is to wait for the log.
-            drop(client);
+        let thread = Arc::clone(place.thread());
+        let counted = (permits, self.tasks.token(), place);
+        let begin = move || -> LocalFuture {
+            Box::pin(async move {
+                let _counted = counted;
+                let client = Socket::new(client);
+                let served = connection::serve(&shared, &workload, &client, from, port, &mut record);
+                let orderly = unless(&force, served).await.unwrap_or(false);
+                if !orderly {
+                    reset(&client);
+                }
+                // Nobody is to wait for the log.
+                drop(client);
+            })
         };
-        self.tasks.spawn_on(task, &runtime);
+        if Arc::ptr_eq(&thread, &self.home) {
+            event_loop::spawn(begin());
+        } else {
+            thread.mailbox().spawn(begin);
+        }
     }
 
     fn permits(&self) -> Option<(Permit, Permit)> {
@@ -292,28 +320,24 @@ impl Accept {
     }
 }
 
-/// Accepts a connection, or waits for one.
-async fn accept(listener: &Watch) -> io::Result<(Socket, SocketAddr)> {
-    loop {
-        let mut guard = listener.readable().await?;
-        match try_accept(listener.get_ref()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-            accepted => {
-                // An accept that finds nobody costs the making of a socket; asking does not.
-                let mut waiting = [PollFd::new(listener.get_ref(), PollFlags::IN)];
-                if poll(&mut waiting, Some(&rustix::time::Timespec::default())) == Ok(0) {
-                    guard.clear_ready();
-                }
-                return accepted;
-            }
-        }
+/// Waits until somebody is to be accepted, and says so; or until the end, and says no.
+fn poll_waiting(
+    source: &Source,
+    stopped: Pin<&mut impl Future<Output = ()>>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    if source.poll(cx, READABLE).is_ready() {
+        // If there is another one, the next event says so.
+        source.clear(READABLE);
+        return Poll::Ready(true);
     }
+    stopped.poll(cx).map(|()| false)
 }
 
-fn try_accept(listener: &OwnedFd) -> io::Result<(Socket, SocketAddr)> {
+fn try_accept(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     let (socket, from) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let from = from.and_then(|from| from.try_into().ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
-    Ok((Socket::new(socket), from))
+    Ok((socket, from))
 }
 
 /// Makes the coming close a reset: the client must not take it for an orderly end.
@@ -323,23 +347,13 @@ pub(super) fn reset(socket: &Socket) {
     }
 }
 
-/// A future's result, or none if the token is cancelled first. The token is asked once and then wakes the task, whose waker
-/// does not change, so that most polls cost no lock.
-async fn unless<F: Future>(token: &CancellationToken, future: F) -> Option<F::Output> {
+/// A future's result, or none if there is to be an end first. Whoever says so wakes every task.
+async fn unless<F: Future>(end: &AtomicBool, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut cancelled = pin!(token.cancelled());
-    let mut asked = false;
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        if !asked {
-            asked = true;
-            if cancelled.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-        }
-        if token.is_cancelled() { Poll::Ready(None) } else { Poll::Pending }
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if end.load(Ordering::Acquire) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
     })
     .await
 }

@@ -5,49 +5,53 @@
 //! once if it is ready already, so nothing that happens in between is missed.
 
 use std::{
+    cell::{Cell, OnceCell},
     future::poll_fn,
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{RecvFlags, SendFlags},
 };
 use socket2::SockRef;
-use tokio::io::{AsyncRead, Interest, ReadBuf};
 
-use crate::sys::Watch;
+use super::{
+    buffers::Buffer,
+    event_loop::{Mode, READABLE, Ready, Source, WRITABLE, timeout},
+};
+use crate::protocol::{HeadSource, READ_SIZE};
 
-/// A non-blocking TCP socket. To be used on one runtime.
+/// A non-blocking TCP socket, of one task.
 #[derive(Debug)]
 pub struct Socket {
-    // First: what is registered is taken out before it is closed.
-    watch: OnceLock<Watch>,
-    /// Another descriptor of it, watched for room to write. Most connections never wait for that.
-    room: OnceLock<Watch>,
-    tried: AtomicBool,
-    fd: Arc<OwnedFd>,
+    // First: its place is given back before it is closed.
+    source: OnceCell<Source>,
+    /// Whether it was read from.
+    tried: Cell<bool>,
+    /// Whether the last write found no room.
+    full: Cell<bool>,
+    /// Whether epoll tells of room. On most connections nobody ever waits for that.
+    room: Cell<bool>,
+    fd: OwnedFd,
 }
 
 impl Socket {
     /// Of a non-blocking one.
     pub fn new(fd: OwnedFd) -> Self {
-        let (watch, room) = (OnceLock::new(), OnceLock::new());
-        Self { watch, room, tried: AtomicBool::new(false), fd: Arc::new(fd) }
+        let no = || Cell::new(false);
+        Self { source: OnceCell::new(), tried: no(), full: no(), room: no(), fd }
     }
 
     /// Begins to connect. Whether that worked is told by the first [`Self::try_send`], or by [`Self::connected`].
     pub fn connect(&self, to: SocketAddr) -> io::Result<()> {
         // Nothing can have come yet.
-        self.tried.store(true, Ordering::Relaxed);
+        self.tried.set(true);
         match rustix::net::connect(&self.fd, &to) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(()),
             Err(error) => Err(error.into()),
@@ -56,8 +60,7 @@ impl Socket {
 
     /// Waits for the end of the handshake.
     pub async fn connected(&self) -> io::Result<()> {
-        let watch = self.watch(Interest::READABLE | Interest::WRITABLE)?;
-        watch.writable().await?.retain_ready();
+        poll_fn(|cx| self.poll_room(cx)).await?;
         SockRef::from(self).take_error()?.map_or(Ok(()), Err)
     }
 
@@ -66,19 +69,25 @@ impl Socket {
         Ok(retry_on_intr(|| rustix::net::send(&self.fd, bytes, SendFlags::NOSIGNAL))?)
     }
 
-    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (received, _) = retry_on_intr(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()))?;
-        Ok(received)
+    /// Reads without waiting.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let received = retry_on_intr(|| rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()));
+        // Less than there was room for is all there was: what comes next is an event of its own. (An end stays.)
+        let is_all = matches!(received, Ok((count, _)) if (1..buffer.len()).contains(&count));
+        if (is_all || received == Err(Errno::AGAIN))
+            && let Some(source) = self.source.get()
+        {
+            source.clear(Ready::IN);
+        }
+        Ok(received?.0)
     }
 
     /// Whether there may be something to read, or an end.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.watch.get().is_none() && !self.tried.load(Ordering::Relaxed) {
+    pub fn poll_readable(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.source.get().is_none() && !self.tried.get() {
             return Poll::Ready(Ok(()));
         }
-        let guard = ready!(self.watch(Interest::READABLE)?.poll_read_ready(cx))?;
-        drop(guard);
-        Poll::Ready(Ok(()))
+        self.source()?.poll(cx, READABLE).map(|_| Ok(()))
     }
 
     /// Waits until there is something to read, or an end.
@@ -87,68 +96,57 @@ impl Socket {
     }
 
     /// Reads what is there.
-    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.watch.get().is_none() && !self.tried.swap(true, Ordering::Relaxed) {
-            match self.recv(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
-        loop {
-            let mut guard = ready!(self.watch(Interest::READABLE)?.poll_read_ready(cx))?;
-            match self.recv(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                Ok(count) => {
-                    // All there was: what comes next is an event of its own. (An end stays ready.)
-                    if (1..buffer.len()).contains(&count) {
-                        guard.clear_ready();
-                    }
-                    return Poll::Ready(Ok(count));
-                }
-                failed => return Poll::Ready(failed),
-            }
-        }
+    pub fn poll_recv(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read_with(cx, || self.try_recv(buffer))
     }
 
     /// Does something that reads, as soon as there is something to read.
     pub fn poll_read_with<T>(
         &self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         mut read: impl FnMut() -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         loop {
-            let mut guard = ready!(self.watch(Interest::READABLE)?.poll_read_ready(cx))?;
+            ready!(self.poll_readable(cx))?;
+            self.tried.set(true);
             match read() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Some(source) = self.source.get() {
+                        source.clear(Ready::IN);
+                    }
+                }
                 done => return Poll::Ready(done),
             }
         }
-    }
-
-    /// Reads without waiting.
-    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.watch(Interest::READABLE)?.try_io(Interest::READABLE, |_| self.recv(buffer))
     }
 
     /// Does something that writes, as soon as there is room for it.
     pub fn poll_write_with<T>(
         &self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
         mut write: impl FnMut() -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        if self.room.get().is_none() {
-            match write() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
         loop {
-            let mut guard = ready!(self.room()?.poll_write_ready(cx))?;
-            match write() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                done => return Poll::Ready(done),
+            if self.full.get() {
+                ready!(self.poll_room(cx))?;
+            }
+            let written = write();
+            self.full.set(matches!(&written, Err(error) if error.kind() == io::ErrorKind::WouldBlock));
+            if !self.full.get() {
+                return Poll::Ready(written);
+            }
+            if let Some(source) = self.source.get() {
+                source.clear(Ready::OUT);
             }
         }
+    }
+
+    fn poll_room(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let source = self.source()?;
+        if !self.room.replace(true) {
+            source.watch_room(&self.fd)?;
+        }
+        source.poll(cx, WRITABLE).map(|_| Ok(()))
     }
 
     /// Writes all of it, waiting as the other side's window lets.
@@ -162,36 +160,21 @@ impl Socket {
         Ok(())
     }
 
-    /// Completes when it is in error (it was reset). A half-closed one is not.
-    pub async fn failed(&self) -> io::ErrorKind {
-        let watch = match self.watch(Interest::READABLE) {
-            Ok(watch) => watch,
-            Err(error) => return error.kind(),
-        };
-        loop {
-            match watch.ready(Interest::ERROR).await {
-                Ok(guard) if guard.ready().is_error() => return io::ErrorKind::ConnectionReset,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(error) => return error.kind(),
-            }
+    /// Whether it is in error (it was reset). A half-closed one is not.
+    pub fn poll_failed(&self, cx: &Context<'_>) -> Poll<io::ErrorKind> {
+        match self.source() {
+            Ok(source) => source.poll(cx, Ready::ERR).map(|_| io::ErrorKind::ConnectionReset),
+            Err(error) => Poll::Ready(error.kind()),
         }
     }
 
-    fn watch(&self, interest: Interest) -> io::Result<&Watch> {
-        if let Some(watch) = self.watch.get() {
-            return Ok(watch);
+    /// Registered, if it was not.
+    fn source(&self) -> io::Result<&Source> {
+        if let Some(source) = self.source.get() {
+            return Ok(source);
         }
-        let watch = Watch::new(Arc::clone(&self.fd), interest)?;
-        Ok(self.watch.get_or_init(|| watch))
-    }
-
-    fn room(&self) -> io::Result<&Watch> {
-        if let Some(room) = self.room.get() {
-            return Ok(room);
-        }
-        let other = self.fd.try_clone()?;
-        let room = Watch::new(Arc::new(other), Interest::WRITABLE)?;
-        Ok(self.room.get_or_init(|| room))
+        let source = Source::new(&self.fd, Mode::Stream)?;
+        Ok(self.source.get_or_init(|| source))
     }
 }
 
@@ -201,10 +184,22 @@ impl AsFd for Socket {
     }
 }
 
-impl AsyncRead for &Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let count = ready!(self.poll_recv(cx, buf.initialize_unfilled()))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
+impl HeadSource for &Socket {
+    type Deadline = Instant;
+
+    fn after(&self, wait: Duration) -> Instant {
+        Instant::now() + wait
+    }
+
+    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
+        let receive = poll_fn(|cx| {
+            ready!(self.poll_readable(cx))?;
+            // Held while there is something to read.
+            let mut buffer = Buffer::take();
+            let count = ready!(self.poll_recv(cx, &mut buffer[..READ_SIZE]))?;
+            into.extend_from_slice(&buffer[..count]);
+            Poll::Ready(Ok(count))
+        });
+        timeout(by, receive).await.ok()
     }
 }

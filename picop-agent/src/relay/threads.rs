@@ -1,19 +1,20 @@
-//! The threads that carry connections: one per CPU, each with a runtime of its own.
+//! The threads that carry connections: one per CPU, each with an event loop of its own.
 //!
-//! A connection stays on the thread it began on. Runtimes that steal work from each other wake each other to do so, which a
+//! A connection stays on the thread it began on. Threads that steal work from each other wake each other to do so, which a
 //! short connection pays for several times over.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
 };
 
-use tokio::runtime::{Builder, Handle};
-use tokio_util::sync::CancellationToken;
+use super::event_loop::{EventLoop, Mailbox, sleep};
+use crate::intercept::heartbeat::{self, now_ns};
 
 /// How many more connections than the least busy thread one may have before others take some of its. Above what a client
 /// that makes one connection after the other ever has, so that no other CPU is woken for it.
@@ -24,14 +25,15 @@ const SLACK: usize = 3;
 pub struct DataThreads {
     threads: Vec<Arc<DataThread>>,
     running: Vec<thread::JoinHandle<()>>,
-    stop: CancellationToken,
 }
 
 /// One of them.
 #[derive(Debug)]
 pub struct DataThread {
-    runtime: Handle,
+    mailbox: Arc<Mailbox>,
     connections: AtomicUsize,
+    /// When it last showed that it works, in nanoseconds of `CLOCK_MONOTONIC`.
+    alive: Arc<AtomicU64>,
 }
 
 /// A connection that counts as its thread's; no more when dropped.
@@ -41,23 +43,24 @@ pub struct Place(Arc<DataThread>);
 impl DataThreads {
     /// As many as this process may use CPUs.
     pub fn start() -> io::Result<Self> {
-        let mut threads = Self { threads: Vec::new(), running: Vec::new(), stop: CancellationToken::new() };
+        let mut threads = Self { threads: Vec::new(), running: Vec::new() };
         for _ in 0..thread::available_parallelism()?.get() {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            threads.threads.push(Arc::new(DataThread {
-                runtime: runtime.handle().clone(),
-                connections: AtomicUsize::new(0),
-            }));
-            let stop = threads.stop.clone();
-            let run = move || runtime.block_on(stop.cancelled_owned());
+            let data = Arc::new(DataThread::new()?);
+            let (started_tx, started) = mpsc::channel();
+            let run = {
+                let data = Arc::clone(&data);
+                move || data.run(&started_tx)
+            };
             threads.running.push(thread::Builder::new().name("picop-data".into()).spawn(run)?);
+            threads.threads.push(data);
+            started.recv().map_err(io::Error::other)??;
         }
         Ok(threads)
     }
 
-    /// Their runtimes.
-    pub fn runtimes(&self) -> impl Iterator<Item = &Handle> {
-        self.threads.iter().map(|thread| &thread.runtime)
+    /// When each of them last showed that it works.
+    pub fn alive(&self) -> Vec<Arc<AtomicU64>> {
+        self.threads.iter().map(|thread| Arc::clone(&thread.alive)).collect()
     }
 
     /// All of them, for whoever gives connections to them.
@@ -68,7 +71,7 @@ impl DataThreads {
 
 impl Drop for DataThreads {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.threads.iter().for_each(|thread| thread.mailbox.stop());
         for thread in self.running.drain(..) {
             // One that panicked has said so itself.
             drop(thread.join());
@@ -77,9 +80,39 @@ impl Drop for DataThreads {
 }
 
 impl DataThread {
-    /// Its runtime.
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            mailbox: Arc::new(Mailbox::new()?),
+            connections: AtomicUsize::new(0),
+            alive: Arc::new(AtomicU64::new(now_ns())),
+        })
+    }
+
+    fn run(&self, started: &mpsc::Sender<io::Result<()>>) {
+        let event_loop = match EventLoop::new(Arc::clone(&self.mailbox)) {
+            Ok(event_loop) => event_loop,
+            // Nobody is there to be told if the threads are given up already.
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        let alive = Arc::clone(&self.alive);
+        self.mailbox.spawn(move || {
+            Box::pin(async move {
+                loop {
+                    alive.store(now_ns(), Ordering::Relaxed);
+                    sleep(heartbeat::INTERVAL).await;
+                }
+            })
+        });
+        drop(started.send(Ok(())));
+        if let Err(error) = event_loop.run() {
+            // Its sign of life does not come any more: new connections go to their base.
+            tracing::error!(%error, "a data thread cannot go on");
+        }
+    }
+
+    /// The way in.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
     }
 }
 
@@ -95,8 +128,8 @@ impl Place {
     }
 
     /// Where it is.
-    pub fn runtime(&self) -> Handle {
-        self.0.runtime.clone()
+    pub fn thread(&self) -> &Arc<DataThread> {
+        &self.0
     }
 }
 
@@ -110,15 +143,13 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn threads(runtime: &Handle, count: usize) -> Vec<Arc<DataThread>> {
-        let new = || DataThread { runtime: runtime.clone(), connections: AtomicUsize::new(0) };
-        (0..count).map(|_| Arc::new(new())).collect()
+    fn threads(count: usize) -> Vec<Arc<DataThread>> {
+        (0..count).map(|_| Arc::new(DataThread::new().expect("an eventfd"))).collect()
     }
 
     #[test]
     fn one_connection_after_the_other_stays_where_it_is_accepted() {
-        let runtime = Builder::new_current_thread().build().expect("a runtime");
-        let threads = threads(runtime.handle(), 2);
+        let threads = threads(2);
         let mut last = None;
         for _ in 0..100 {
             // The one before has yet to end.
@@ -129,8 +160,7 @@ mod tests {
 
     #[test]
     fn many_at_once_are_spread_evenly() {
-        let runtime = Builder::new_current_thread().build().expect("a runtime");
-        let threads = threads(runtime.handle(), 4);
+        let threads = threads(4);
         let places: Vec<_> = (0..400).map(|_| Place::find(&threads, &threads[1])).collect();
         let loads = || threads.iter().map(|t| t.connections.load(Ordering::Relaxed)).collect::<Vec<_>>();
         assert!(loads().iter().all(|load| load.abs_diff(100) <= SLACK), "{:?}", loads());
@@ -141,10 +171,12 @@ mod tests {
     #[test]
     fn they_run_what_they_are_given_and_end() {
         let threads = DataThreads::start().expect("threads");
-        let (tx, rx) = std::sync::mpsc::channel();
-        for runtime in threads.runtimes() {
+        let (tx, rx) = mpsc::channel();
+        for data in threads.all() {
             let tx = tx.clone();
-            runtime.spawn(async move { tx.send(thread::current().id()).expect("somebody waits") });
+            data.mailbox().spawn(move || {
+                Box::pin(async move { tx.send(thread::current().id()).expect("somebody waits") })
+            });
         }
         drop(tx);
         let mut ids: Vec<_> = rx.iter().collect();

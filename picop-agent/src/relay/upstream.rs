@@ -1,11 +1,14 @@
 //! Connecting to a backend, from inside the workload's network namespace: the server sees the workload's address, and
 //! network policy holds.
 
-use std::{io, net::SocketAddr, os::fd::AsFd as _, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    time::{Duration, Instant},
+};
 
-use tokio::time::timeout;
-
-use super::{socket::Socket, sockets::Sockets};
+use super::{event_loop::timeout, socket::Socket, sockets::Sockets};
 use crate::{
     intercept::{
         grafts::Ticket,
@@ -114,7 +117,7 @@ async fn attempt(
             Err(e) => return Err(e.into()),
         }
     }
-    match timeout(patience, server.connected()).await {
+    match timeout(Instant::now() + patience, server.connected()).await {
         Ok(connected) => connected?,
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -18,7 +18,8 @@ pub struct TcpInfo {
     pub send_window: u32,
 }
 
-/// The places of these fields in `struct tcp_info` (uapi, so they never change).
+/// The places of these fields (and of what a listener has in `tcpi_unacked`) in `struct tcp_info` (uapi, so they never change).
+const WAITING: usize = 24;
 const BYTES_ACKED: usize = 120;
 const BYTES_RECEIVED: usize = 128;
 const SEND_WINDOW: usize = 228;
@@ -26,8 +27,25 @@ const SIZE: usize = 232;
 
 /// `TCP_INFO`.
 pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
-    let mut bytes = [0_u8; SIZE];
-    let mut len = libc::socklen_t::try_from(SIZE).expect("fits");
+    let bytes = raw_info::<SIZE>(socket)?;
+    let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    Ok(TcpInfo {
+        state: bytes[0],
+        bytes_acked: long(BYTES_ACKED),
+        bytes_received: long(BYTES_RECEIVED),
+        send_window: u32::from_ne_bytes(bytes[SEND_WINDOW..SIZE].try_into().expect("4 bytes")),
+    })
+}
+
+/// `TCP_INFO` of a listener: how many connections wait there to be accepted. The kernel does not lock for that.
+pub fn waiting(listener: BorrowedFd<'_>) -> io::Result<u32> {
+    let bytes = raw_info::<{ WAITING + 4 }>(listener)?;
+    Ok(u32::from_ne_bytes(bytes[WAITING..].try_into().expect("4 bytes")))
+}
+
+fn raw_info<const N: usize>(socket: BorrowedFd<'_>) -> io::Result<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    let mut len = libc::socklen_t::try_from(N).expect("fits");
     // SAFETY: the kernel writes at most `len` bytes to `bytes` and the length to `len`; both outlive the call.
     let rc = unsafe {
         libc::getsockopt(
@@ -38,16 +56,7 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<TcpInfo> {
             &raw mut len,
         )
     };
-    if rc != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    Ok(TcpInfo {
-        state: bytes[0],
-        bytes_acked: long(BYTES_ACKED),
-        bytes_received: long(BYTES_RECEIVED),
-        send_window: u32::from_ne_bytes(bytes[SEND_WINDOW..SIZE].try_into().expect("4 bytes")),
-    })
+    if rc == 0 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }
 
 /// `SIOCOUTQ`: bytes in the send queue that the peer has not acknowledged.

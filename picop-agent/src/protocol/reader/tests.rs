@@ -1,10 +1,11 @@
 use std::{pin::Pin, task};
 
+use bytes::BufMut as _;
 use picop_common::header::{SIGNATURE, VERSION};
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::*;
@@ -17,6 +18,31 @@ const TICK: Duration = Duration::from_millis(10);
 
 fn header(env: &str) -> Vec<u8> {
     Context::for_env(&EnvId::new(env).unwrap()).wire().to_vec()
+}
+
+/// A stream of tokio's, whose time is virtual.
+struct Stream<'a, R>(&'a mut R);
+
+impl<R: AsyncRead + Unpin> HeadSource for Stream<'_, R> {
+    type Deadline = Instant;
+
+    fn after(&self, wait: Duration) -> Instant {
+        Instant::now() + wait
+    }
+
+    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
+        into.reserve(READ_SIZE);
+        timeout_at(by, self.0.read_buf(&mut into.limit(READ_SIZE))).await.ok()
+    }
+}
+
+async fn read_head<R: AsyncRead + Unpin>(
+    io: &mut R,
+    buf: &mut BytesMut,
+    expect: ExpectHeader,
+    header_timeout: Duration,
+) -> Result<Head, HeadError> {
+    super::read_head(&mut Stream(io), buf, expect, header_timeout).await
 }
 
 /// A step of a client. Time is virtual throughout: it passes when everyone waits.

@@ -1,30 +1,32 @@
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     thread,
 };
 
 use socket2::SockRef;
 
 use super::*;
+use crate::relay::event_loop::block_on;
 
 /// A connection over loopback: the peer's end, and the relay's.
-fn pair() -> (TcpStream, Socket) {
+fn pair() -> (TcpStream, OwnedFd) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("loopback");
     let (own, _) = listener.accept().expect("it has connected");
     own.set_nonblocking(true).expect("a socket");
     peer.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     peer.set_write_timeout(Some(Duration::from_secs(20))).expect("a socket");
-    (peer, Socket::new(own.into()))
+    (peer, own.into())
 }
 
 /// A pump on a thread of its own: client, server, and what comes of it.
 fn relay() -> (TcpStream, TcpStream, thread::JoinHandle<(End, u64, u64)>) {
     let ((client, down), (server, up)) = (pair(), pair());
     let pumping = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async move {
+        let (down, up) = (Socket::new(down), Socket::new(up));
+        block_on(async move {
             let carried = Carried::default();
             let end = pump(&down, &up, &carried, None).await;
             if end != End::Closed {
