@@ -142,12 +142,12 @@ fn set_lines(out: &mut String, set: &SetStatus) -> std::fmt::Result {
     writeln!(out, "  sockets      {enrolled_now} enrolled")?;
     writeln!(
         out,
-        "  entries      routes {routes}, workloads {}, headers {}, originals {}, unhealthy {}, peers {}, grafts {}",
+        "  entries      routes {routes}, workloads {}, headers {}, originals {}, unhealthy {}, flows {}, grafts {}",
         entries.workloads,
         entries.headers,
         entries.originals,
         entries.unhealthy,
-        entries.peers,
+        entries.flows,
         entries.grafts
     )?;
     for (title, way, of) in [("grafted", "up", &grafted.up), ("", "down", &grafted.down)] {
@@ -208,7 +208,7 @@ mod tests {
                 headers: 1,
                 originals: 0,
                 unhealthy: 0,
-                peers: 4,
+                flows: 4,
                 grafts: 3,
             },
             grafted: Grafted {
@@ -234,7 +234,7 @@ mod tests {
   agent        alive, heartbeat 12 ms ago
   flags        inject
   sockets      1 enrolled
-  entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0, peers 4, grafts 3
+  entries      routes 5, workloads 2, headers 1, originals 0, unhealthy 0, flows 4, grafts 3
   grafted      up   4096 bytes in 2 messages; 100 passed to the agent: not_on=1
                down 0 bytes in 0 messages; 0 passed to the agent
   connections  variant      1000000

@@ -23,9 +23,9 @@ pub const ORIGINALS_MAX: usize = 65_536;
 /// Most kinds of connections that are counted by the kernel: services by environments by reasons, as they are used on one
 /// node. Those beyond are counted by reason only.
 pub const USAGE_MAX: usize = 65_536;
-/// Slots for direct connections' original destinations: 4 MiB. A power of two, as a socket's cookie chooses one; who finds
-/// it taken has socket storage.
-pub const PEERS_MAX: usize = 65_536;
+/// Slots for what is remembered of sockets: 4 MiB. A power of two, as a socket's cookie chooses one; who finds it taken has
+/// socket storage.
+pub const FLOW_SLOTS_MAX: usize = 65_536;
 /// At how many depths of the cgroup tree workloads may sit at once.
 pub const LEVELS_MAX: usize = 4;
 /// Slots of the counter array: at least [`crate::connect::Reason::COUNT`].
@@ -103,23 +103,7 @@ pub struct HeaderBytes {
 /// Room for the longest header, [`crate::header::MAX_LEN`], in whole words.
 pub const HEADER_BYTES: usize = 272;
 
-/// Whom a direct connection asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Peer {
-    /// The cookie of the socket whose slot it is; 0 for nobody's.
-    pub owner: u64,
-    /// The destination the application asked for.
-    pub original: Endpoint,
-    /// Where the connection was sent instead; see [`Flow::target`].
-    pub target: Endpoint,
-    /// See [`Flow::watch`].
-    pub watch: u32,
-    /// Always zero: a slot is a line of the cache.
-    pub pad: [u32; 3],
-}
-
-/// What a socket carries from its `connect` on, in `BPF_MAP_TYPE_SK_STORAGE`: freed with the socket.
+/// What is remembered of a socket from its `connect` on: in a slot, or in `BPF_MAP_TYPE_SK_STORAGE`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
@@ -154,6 +138,24 @@ impl Flow {
 
 fn half_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+/// A [`Flow`] in a map of slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowSlot {
+    /// The cookie of the socket whose slot it is; 0 for nobody's.
+    pub owner: u64,
+    /// What is remembered of it. A slot is a line of the cache.
+    pub flow: Flow,
+}
+
+impl FlowSlot {
+    /// From its bytes; none if they are too few.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let offset = core::mem::offset_of!(Self, flow);
+        Some(Self { owner: long_at(bytes, 0)?, flow: Flow::from_bytes(bytes.get(offset..)?)? })
+    }
 }
 
 fn word_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -205,19 +207,6 @@ pub struct Told {
     pub reason: u32,
     /// One of `TOLD_*`.
     pub verdict: u32,
-}
-
-impl Peer {
-    /// From the bytes of a slot; none if they are too few.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            owner: long_at(bytes, 0)?,
-            original: endpoint_at(bytes, 8)?,
-            target: endpoint_at(bytes, 28)?,
-            watch: word_at(bytes, 48)?,
-            pad: [0; 3],
-        })
-    }
 }
 
 impl Told {
@@ -295,8 +284,8 @@ const _: () = assert!(size_of::<Workload>() == 40);
 const _: () = assert!(size_of::<HeaderBytes>() == 276);
 const _: () = assert!(HEADER_BYTES >= crate::header::MAX_LEN);
 const _: () = assert!(size_of::<Flow>() == 56);
-const _: () = assert!(size_of::<Peer>() == 64);
-const _: () = assert!(PEERS_MAX.is_power_of_two());
+const _: () = assert!(size_of::<FlowSlot>() == 64);
+const _: () = assert!(FLOW_SLOTS_MAX.is_power_of_two());
 const _: () = assert!(size_of::<Told>() == 64);
 const _: () = assert!(size_of::<UsageKey>() == 32);
 const _: () = assert!(size_of::<OriginalKey>() == 32);
@@ -350,20 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_read_as_it_is_laid_out() {
-        let mut bytes = [0_u8; size_of::<Peer>()];
-        bytes[core::mem::offset_of!(Peer, owner)] = 7;
-        bytes[core::mem::offset_of!(Peer, watch)] = 1;
-        let (original, target) = (core::mem::offset_of!(Peer, original), core::mem::offset_of!(Peer, target));
-        for (at, port) in [(original, 80), (target, 81)] {
-            bytes[at] = 0xfd;
-            bytes[at + 17] = port;
-        }
-        let peer = Peer::from_bytes(&bytes).unwrap();
-        assert_eq!(peer.owner, u64::from_ne_bytes([7, 0, 0, 0, 0, 0, 0, 0]));
-        assert_eq!(peer.watch, u32::from_ne_bytes([1, 0, 0, 0]));
-        assert_eq!(SocketAddr::from(peer.original).to_string(), "[fd00::]:80");
-        assert_eq!(SocketAddr::from(peer.target).to_string(), "[fd00::]:81");
-        assert_eq!(Peer::from_bytes(&bytes[..51]), None);
+    fn a_slot_is_read_as_it_is_laid_out() {
+        let mut bytes = [0_u8; size_of::<FlowSlot>()];
+        bytes[core::mem::offset_of!(FlowSlot, owner)] = 7;
+        bytes[core::mem::offset_of!(FlowSlot, flow) + core::mem::offset_of!(Flow, state)] = 3;
+        let slot = FlowSlot::from_bytes(&bytes).unwrap();
+        assert_eq!((slot.owner, slot.flow.state), (u64::from_ne_bytes([7, 0, 0, 0, 0, 0, 0, 0]), 3));
+        assert_eq!(FlowSlot::from_bytes(&bytes[..63]), None);
     }
 }

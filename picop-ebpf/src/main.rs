@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  connect(2) ──> connect.rs ── decide ──> passthrough: socket untouched
-//!                    │  PEERS or FLOWS[socket] = original destination, target, header: see flows.rs
+//!                    │  FLOW_SLOTS or FLOWS[socket] = original destination, target, header: see flows.rs
 //!                    ├─ relay: rewrites to the agent's listener on the workload's loopback
 //!                    └─ direct: rewrites to a backend out of ROUTES
 //!  handshake done ─> sock_ops.rs ┬ relay ── ORIGINALS[netns, client address] = original destination ──> the agent's accept
@@ -10,7 +10,7 @@
 //!  first send(2)  ─> msg.rs (sk_msg of SOCKS) ── pushes HEADERS[flow.header] in front
 //!  its ACK        ─> sock_ops.rs ── takes the socket out of SOCKS: from here on plain TCP
 //!  relayed, later ─> graft.rs ── a client's (and a local server's) messages past the agent
-//!  getpeername(2) ─> peername.rs ── PEERS or FLOWS[socket] ──> the address the application asked for
+//!  getpeername(2) ─> peername.rs ── FLOW_SLOTS or FLOWS[socket] ──> the address the application asked for
 //!  picop doctor ──> probe.rs (sk_msg): can this kernel push into a message and take it back?
 //! ```
 //!

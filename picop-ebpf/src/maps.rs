@@ -13,9 +13,9 @@ use picop_common::{
     connect::{Event, Reason},
     graft::{self, Pairing, Slot, Source, Target},
     maps::{
-        AgentConf, COUNTERS_MAX, EVENTS_MAX, Flow, HEADERS_MAX, HeaderBytes, ORIGINALS_MAX, Original,
-        OriginalKey, PEERS_MAX, Peer, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX, USAGE_MAX,
-        UsageKey, WORKLOADS_MAX, Workload,
+        AgentConf, COUNTERS_MAX, EVENTS_MAX, FLOW_SLOTS_MAX, Flow, FlowSlot, HEADERS_MAX, HeaderBytes,
+        ORIGINALS_MAX, Original, OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX,
+        USAGE_MAX, UsageKey, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -58,10 +58,10 @@ pub static UNHEALTHY: LruHashMap<Endpoint, u64, UNHEALTHY_MAX> = LruHashMap::new
 #[btf_map]
 pub static SOCKS: SockHash<u64, SOCKS_MAX> = SockHash::new();
 
-/// Whom direct connections asked for: see [`crate::flows`]. Written by `connect`, given back by `sock_ops`. The agent maps
-/// it, to count. (1 << 10 is BPF_F_MMAPABLE.)
+/// What is remembered of sockets: see [`crate::flows`]. Written by `connect`, given back by `sock_ops`. The agent maps it, to
+/// look. (1 << 10 is BPF_F_MMAPABLE.)
 #[btf_map]
-pub static PEERS: Array<Peer, PEERS_MAX, { 1 << 10 }> = Array::new();
+pub static FLOW_SLOTS: Array<FlowSlot, FLOW_SLOTS_MAX, { 1 << 10 }> = Array::new();
 
 /// Written by `connect`, read by everything that meets the socket later.
 #[btf_map]

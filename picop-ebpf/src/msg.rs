@@ -24,7 +24,7 @@ use picop_common::{
 };
 
 use crate::{
-    ctx::flow_of,
+    flows,
     maps::{HEADERS, happened},
 };
 
@@ -34,8 +34,7 @@ const MERGED_MAX: u32 = 16 * 1024;
 /// Every message of an enrolled socket.
 #[sk_msg]
 pub fn msg(ctx: SkMsgContext) -> u32 {
-    // SAFETY: the hook's own context; the socket is tested for null in `flow_of`.
-    let flow = flow_of(unsafe { (*ctx.msg).__bindgen_anon_3.sk });
+    let flow = flows::of_message(&ctx);
     if flow.is_null() {
         return sk_action::SK_PASS;
     }

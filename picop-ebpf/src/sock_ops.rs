@@ -32,7 +32,7 @@ use picop_common::{
 };
 
 use crate::{
-    ctx::{flow_of, local, netns_cookie},
+    ctx::{local, netns_cookie},
     flows, graft,
     maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, happened},
 };
@@ -59,14 +59,8 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
         graft::server_established(&ctx);
         return PROCEED;
     }
-    // SAFETY: the hook's own context; null unless the socket is a full one.
-    let flow = flow_of(unsafe { (*ctx.ops).__bindgen_anon_2.sk });
+    let (flow, kept) = flows::of_event(&ctx);
     if flow.is_null() {
-        if op == BPF_SOCK_OPS_STATE_CB
-            && let Some(endpoint) = flows::changed_state(&ctx)
-        {
-            pass_over(&endpoint);
-        }
         if op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
             // A server that is the source of a graft.
             graft::followed(&ctx, op);
@@ -82,13 +76,16 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
         connecting(&ctx, flow);
     } else if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB {
-        established(&ctx, flow);
+        established(&ctx, flow, kept);
     } else if op == BPF_SOCK_OPS_RTT_CB {
-        acknowledged(&ctx, flow);
+        acknowledged(&ctx, flow, kept);
     } else if op == BPF_SOCK_OPS_RETRANS_CB {
-        retransmitted(&ctx, flow);
+        retransmitted(&ctx, flow, kept);
     } else {
-        changed_state(&ctx, flow);
+        changed_state(&ctx, flow, kept);
+        if ctx.arg(1) == BPF_TCP_CLOSE {
+            flows::closed(&ctx);
+        }
     }
     PROCEED
 }
@@ -102,7 +99,7 @@ fn connecting(ctx: &SockOpsContext, flow: &Flow) {
 }
 
 #[inline(always)]
-fn established(ctx: &SockOpsContext, flow: &mut Flow) {
+fn established(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     if flow.state == FLOW_RELAY {
         announce(ctx, flow, 0);
     } else if flow.state == FLOW_RELAY_GRAFT {
@@ -110,9 +107,9 @@ fn established(ctx: &SockOpsContext, flow: &mut Flow) {
         flow.state = if graft == 0 { FLOW_RELAY } else { FLOW_GRAFT };
         announce(ctx, flow, graft);
     } else if flow.state == FLOW_INJECT {
-        enrol(ctx, flow);
+        enrol(ctx, flow, kept);
     } else if flow.watch != 0 {
-        set_callbacks(ctx, 0);
+        set_callbacks(ctx, kept);
     }
 }
 
@@ -137,13 +134,13 @@ fn announce(ctx: &SockOpsContext, flow: &Flow, graft: u32) {
 }
 
 #[inline(always)]
-fn enrol(ctx: &SockOpsContext, flow: &mut Flow) {
+fn enrol(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     // SAFETY: the hook's own context.
     if unsafe { (*ctx.ops).bytes_acked } > 1 {
         // More than the SYN is acknowledged: it carried data (TCP Fast Open). A header would be in the middle.
         happened(Event::HeaderMissed);
         flow.state = FLOW_FAILED;
-        set_callbacks(ctx, 0);
+        set_callbacks(ctx, kept);
         return;
     }
     let mut key = cookie(ctx);
@@ -163,7 +160,7 @@ fn enrol(ctx: &SockOpsContext, flow: &mut Flow) {
 
 /// An ACK that measured a round trip.
 #[inline(always)]
-fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow) {
+fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     // SAFETY: the hook's own context.
     let acked = unsafe { (*ctx.ops).bytes_acked };
     if flow.state == FLOW_INJECTED {
@@ -171,31 +168,31 @@ fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow) {
         let len = unsafe { HEADERS.get(flow.header) }.map_or(0, |header| u64::from(header.len));
         // `bytes_acked` counts the SYN as 1.
         if acked > len {
-            unenrol(ctx, flow, Event::Unenrolled);
+            unenrol(ctx, flow, kept, Event::Unenrolled);
         }
     } else if flow.state == FLOW_INJECT && acked > 1 {
-        missed(ctx, flow);
+        missed(ctx, flow, kept);
     }
 }
 
 /// What was sent did not pass `msg`: by a send that began before the socket was enrolled (TCP Fast Open). What follows must
 /// not get the header either.
 #[inline(always)]
-fn missed(ctx: &SockOpsContext, flow: &mut Flow) {
+fn missed(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     happened(Event::HeaderMissed);
-    unenrol(ctx, flow, Event::Unenrolled);
+    unenrol(ctx, flow, kept, Event::Unenrolled);
     flow.state = FLOW_FAILED;
 }
 
 /// The acknowledgement of a retransmitted segment may measure nothing (Karn's algorithm), and would never be seen by
 /// `acknowledged`. What is retransmitted is in TCP's own queue: the map has done its part.
 #[inline(always)]
-fn retransmitted(ctx: &SockOpsContext, flow: &mut Flow) {
+fn retransmitted(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     if flow.state == FLOW_INJECTED {
-        unenrol(ctx, flow, Event::Unenrolled);
+        unenrol(ctx, flow, kept, Event::Unenrolled);
     } else if flow.state == FLOW_INJECT {
         // Data of the SYN that the server did not take with it, for one.
-        missed(ctx, flow);
+        missed(ctx, flow, kept);
     }
 }
 
@@ -205,7 +202,7 @@ fn retransmitted(ctx: &SockOpsContext, flow: &mut Flow) {
 /// A blocking read on an enrolled socket may answer EAGAIN once its own side is closed: out of the map by then. One that
 /// has yet to send its header stays when only the peer has closed (CLOSE_WAIT): it may still send.
 #[inline(always)]
-fn changed_state(ctx: &SockOpsContext, flow: &mut Flow) {
+fn changed_state(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     let (from, to) = (ctx.arg(0), ctx.arg(1));
     if from == BPF_TCP_SYN_SENT && to == BPF_TCP_CLOSE {
         if flow.watch != 0 {
@@ -220,7 +217,7 @@ fn changed_state(ctx: &SockOpsContext, flow: &mut Flow) {
         || to == BPF_TCP_CLOSE
         || (to == BPF_TCP_CLOSE_WAIT && flow.state == FLOW_INJECTED)
     {
-        unenrol(ctx, flow, Event::UnenrolledClosing);
+        unenrol(ctx, flow, kept, Event::UnenrolledClosing);
     }
 }
 
@@ -234,12 +231,12 @@ fn pass_over(endpoint: &Endpoint) {
 }
 
 #[inline(always)]
-fn unenrol(ctx: &SockOpsContext, flow: &mut Flow, event: Event) {
+fn unenrol(ctx: &SockOpsContext, flow: &mut Flow, kept: u32, event: Event) {
     flow.state = FLOW_DIRECT;
     let key = cookie(ctx);
     // SAFETY: `sock_ops` may delete from a sockhash. At TCP_CLOSE the kernel may have done so already.
     unsafe { bpf_map_delete_elem(&raw const SOCKS as *mut _, (&raw const key).cast()) };
-    set_callbacks(ctx, 0);
+    set_callbacks(ctx, kept);
     happened(event);
 }
 

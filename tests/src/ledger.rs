@@ -110,7 +110,7 @@ impl Ledger {
         }
         equal("sockets still enrolled", self.enrolled_now, 0);
         equal("original destinations left", self.entries["originals"], 0);
-        equal("slots of direct connections", self.entries["peers"], earlier.entries["peers"]);
+        equal("slots of connections", self.entries["flows"], earlier.entries["flows"]);
         for map in ["workloads", "headers", "routes"] {
             equal(map, self.entries[map], earlier.entries[map]);
         }
@@ -125,7 +125,7 @@ mod tests {
     fn ledger(counts: &[(&str, u64)]) -> Ledger {
         let all: BTreeMap<String, u64> =
             counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-        let entries = ["workloads", "headers", "routes", "originals", "peers"];
+        let entries = ["workloads", "headers", "routes", "originals", "flows"];
         Ledger {
             agent: "alive".to_owned(),
             enrolled_now: 0,
@@ -156,7 +156,7 @@ mod tests {
         let mut left = ledger(&good);
         left.enrolled_now = 1;
         left.entries.insert("originals".to_owned(), 3);
-        left.entries.insert("peers".to_owned(), 2);
+        left.entries.insert("flows".to_owned(), 2);
         left.entries.insert("headers".to_owned(), 1);
         let faults = left.faults_since(&before, 10, 0);
         assert_eq!(
@@ -164,7 +164,7 @@ mod tests {
             [
                 "sockets still enrolled: 1, not 0",
                 "original destinations left: 3, not 0",
-                "slots of direct connections: 2, not 0",
+                "slots of connections: 2, not 0",
                 "headers: 1, not 0"
             ]
         );

@@ -45,6 +45,23 @@ pub fn graft() -> Result<GraftLayout, BtfError> {
     graft_in(&fs::read(VMLINUX).map_err(BtfError::Read)?)
 }
 
+/// Where the running kernel keeps a socket's cookie, in bytes: `skc_cookie` of the `sock_common` that every socket begins
+/// with.
+pub fn cookie() -> Result<u32, BtfError> {
+    cookie_in(&fs::read(VMLINUX).map_err(BtfError::Read)?)
+}
+
+fn cookie_in(bytes: &[u8]) -> Result<u32, BtfError> {
+    word_of(&Btf::parse(bytes).ok_or(BtfError::Malformed)?, "sock_common", "skc_cookie", 64)
+}
+
+/// The place of a member that is a whole word, and not the first: anything else is not what the programs read.
+fn word_of(btf: &Btf<'_>, structure: &'static str, member: &'static str, bits: u32) -> Result<u32, BtfError> {
+    let found = btf.member(structure, member).ok_or(BtfError::NoMember { structure, member })?;
+    let as_read = found.bit != 0 && found.bit.is_multiple_of(bits) && found.bits == 0;
+    as_read.then_some(found.bit / 8).ok_or(BtfError::Malformed)
+}
+
 /// Places of members in bytes; 0 where unknown (neither is its struct's first).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GraftLayout {
@@ -56,12 +73,7 @@ pub struct GraftLayout {
 
 fn graft_in(bytes: &[u8]) -> Result<GraftLayout, BtfError> {
     let btf = Btf::parse(bytes).ok_or(BtfError::Malformed)?;
-    let find = |structure, member, bits| {
-        let found = btf.member(structure, member).ok_or(BtfError::NoMember { structure, member })?;
-        // Whole words, and not the first: anything else is not what the programs read.
-        let as_read = found.bit != 0 && found.bit.is_multiple_of(bits) && found.bits == 0;
-        as_read.then_some(found.bit / 8).ok_or(BtfError::Malformed)
-    };
+    let find = |structure, member, bits| word_of(&btf, structure, member, bits);
     Ok(GraftLayout {
         write_seq: find("tcp_sock", "write_seq", 32)?,
         ulp_ops: find("inet_connection_sock", "icsk_ulp_ops", 64)?,

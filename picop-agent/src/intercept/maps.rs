@@ -17,16 +17,15 @@ use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
     maps::{
-        AgentConf, FLOW_DIRECT, Flow, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX,
-        Original, OriginalKey, Peer, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, UsageKey,
-        WORKLOADS_MAX, Workload,
+        AgentConf, Flow, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original,
+        OriginalKey, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, UsageKey, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey, header_key},
 };
 
 use serde::Serialize;
 
-use super::{grafts::Grafts, peers::Peers};
+use super::{flow_slots::FlowSlots, grafts::Grafts};
 use crate::sys;
 
 /// A map could not be used.
@@ -97,8 +96,8 @@ pub struct Entries {
     pub originals: usize,
     /// Endpoints that did not take a connection; void by their time, though still there.
     pub unhealthy: usize,
-    /// Direct connections without a header to write whose application has not closed them yet.
-    pub peers: usize,
+    /// Slots of connections that are open: direct ones, and the clients' sides of relayed ones.
+    pub flows: usize,
     /// Relayed connections whose client is enrolled for a graft, whether or not it has begun.
     pub grafts: usize,
 }
@@ -114,7 +113,7 @@ pub struct Maps {
     shape: MapData,
     headers: Mutex<HashMap<MapData, u64, HeaderBytes>>,
     unhealthy: Mutex<HashMap<MapData, Endpoint, u64>>,
-    peers: Peers,
+    flow_slots: FlowSlots,
     originals: Mutex<HashMap<MapData, OriginalKey, Original>>,
     /// The same map, for what every relayed connection does: one system call, and no lock.
     originals_fd: OwnedFd,
@@ -154,7 +153,7 @@ pub const SHARED: [&str; 20] = [
     "ROUTES_SHAPE",
     "HEADERS",
     "UNHEALTHY",
-    "PEERS",
+    "FLOW_SLOTS",
     "ORIGINALS",
     "SOCKS",
     "COUNTERS",
@@ -215,7 +214,7 @@ impl Maps {
             shape: shape(source.map("ROUTES_SHAPE")?)?,
             headers: Mutex::new(take(source, "HEADERS")?),
             unhealthy: Mutex::new(take(source, "UNHEALTHY")?),
-            peers: Peers::take(source)?,
+            flow_slots: FlowSlots::take(source)?,
             originals: Mutex::new(originals),
             originals_fd,
             socks: Mutex::new(take(source, "SOCKS")?),
@@ -361,7 +360,7 @@ impl Maps {
             headers: count(lock(&self.headers).keys(), HEADERS_MAX),
             originals: count(lock(&self.originals).keys(), ORIGINALS_MAX),
             unhealthy: count(lock(&self.unhealthy).keys(), UNHEALTHY_MAX),
-            peers: self.peers.count(),
+            flows: self.flow_slots.count(),
             grafts: self.grafts.taken(),
         }
     }
@@ -371,17 +370,9 @@ impl Maps {
         lock(&self.unhealthy).get(&Endpoint::from(endpoint), 0).is_ok_and(|until| now_ns < until)
     }
 
-    /// What is remembered of a direct connection without a header to write, by its socket's cookie.
-    pub fn peer(&self, cookie: u64) -> Option<Flow> {
-        let Peer { original, target, watch, .. } = self.peers.of(cookie)?;
-        Some(Flow {
-            original,
-            target,
-            watch: u16::from(watch != 0),
-            header: 0,
-            state: FLOW_DIRECT,
-            reason: 0,
-        })
+    /// What is remembered of the socket with this cookie, if it has a slot.
+    pub fn flow(&self, cookie: u64) -> Option<Flow> {
+        self.flow_slots.of(cookie)
     }
 
     /// How many sockets are enrolled.

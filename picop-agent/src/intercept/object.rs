@@ -51,8 +51,11 @@ pub fn load() -> Result<Loaded, LoadError> {
 fn load_with(layout: &FastOpenLayout) -> Result<Ebpf, LoadError> {
     // Where these places are not known, nothing is redirected; `graft_probe` says so.
     let graft = btf::graft().unwrap_or_default();
+    // Where it is not known, connections with a header to write have socket storage.
+    let cookie = btf::cookie().unwrap_or_default();
     EbpfLoader::new()
         .override_global("FAST_OPEN", layout, true)
+        .override_global("COOKIE_AT", &cookie, true)
         .override_global("WRITE_SEQ_AT", &graft.write_seq, true)
         .override_global("ULP_OPS_AT", &graft.ulp_ops, true)
         .load(OBJECT)

@@ -148,7 +148,7 @@ async fn of_netns(
 }
 
 fn connection(found: &diag::Found, maps: &Maps) -> Option<(u64, DirectSocket)> {
-    let flow = found.flow.or_else(|| maps.peer(found.cookie))?;
+    let flow = found.flow.or_else(|| maps.flow(found.cookie))?;
     // A socket that was connected anew, elsewhere, has a record of its last connect.
     if SocketAddr::from(flow.target) != found.remote {
         return None;

@@ -124,6 +124,7 @@ fn garbage_is_refused() {
     for len in 0..whole.len() {
         assert!(fast_open_in(&whole[..len]).is_err(), "the first {len} bytes");
         assert!(graft_in(&whole[..len]).is_err(), "the first {len} bytes");
+        assert!(cookie_in(&whole[..len]).is_err(), "the first {len} bytes");
     }
     for at in 0..whole.len() {
         let mut changed = whole.clone();
@@ -138,6 +139,11 @@ fn garbage_is_refused() {
 fn this_kernel_is_understood() {
     match fast_open() {
         Ok(layout) => assert!(layout.is_known() && layout.request < 16_384, "{layout:?}"),
+        Err(BtfError::Read(error)) => println!("skipped: {error}"),
+        Err(error) => panic!("{error}"),
+    }
+    match cookie() {
+        Ok(at) => assert!((1..16_384).contains(&at), "{at}"),
         Err(BtfError::Read(error)) => println!("skipped: {error}"),
         Err(error) => panic!("{error}"),
     }

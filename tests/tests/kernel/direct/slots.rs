@@ -1,11 +1,11 @@
-//! What the kernel remembers of direct connections, for getpeername(2): right while they last, and gone with them.
+//! What the kernel remembers of connections: right while they last, and gone with them.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use aya::maps::{Array, Map, MapData};
-use picop_common::maps::{PEERS_MAX, Peer};
+use picop_common::maps::{FLOW_SLOTS_MAX, FlowSlot};
 use rustix::process::Signal;
 use testbed::{Agent, BpfFs, Deed, Ledger, Talk, Talker, Target, require_privilege, status, wait_until};
 
@@ -20,7 +20,7 @@ fn has_slots() -> Result<bool> {
     Ok((major, minor) >= (6, 12))
 }
 
-/// A service without headers, an address where nobody listens, and a place for pins.
+/// A service, an address where nobody listens, and a place for pins.
 struct Pinned {
     it: Direct,
     closed: SocketAddr,
@@ -28,16 +28,17 @@ struct Pinned {
 }
 
 impl Pinned {
-    fn new(name: &str) -> Result<Self> {
+    fn new(name: &str, policy: &str) -> Result<Self> {
         let scene = Scene::new(name)?;
         let bpf = BpfFs::mount(&scene.cluster)?;
         let server = scene.recorder("variant")?;
         let (vip, vip6) = (scene.vip(), scene.vip6());
         let closed = SocketAddr::new(vip.ip(), 81);
         let nobody = SocketAddr::new(server.at.ip(), 9);
+        let settings = |at: &[SocketAddr]| format!("header: {policy}, {}", variants(&[("pr-1", at)]));
         let routes = Routes::new()
-            .service("cart", &[vip, vip6], &variants(&[("pr-1", &[server.at, server.at6])]))
-            .service("closed", &[closed], &variants(&[("pr-1", &[nobody])]))
+            .service("cart", &[vip, vip6], &settings(&[server.at, server.at6]))
+            .service("closed", &[closed], &settings(&[nobody]))
             .workload(scene.workload(AUTO));
         let agent = scene.agent(&routes, &["--pin-dir", &bpf.pin_dir().display().to_string()])?;
         Ok(Self { it: Direct { scene, server, vip, vip6, agent }, closed, bpf })
@@ -47,7 +48,7 @@ impl Pinned {
     #[track_caller]
     fn expect_taken(&self, wanted: u64) -> Result {
         let dir = self.bpf.pin_dir();
-        let taken = || Some(status(&dir).ok()?["sets"][0]["entries"]["peers"].as_u64()? == wanted);
+        let taken = || Some(status(&dir).ok()?["sets"][0]["entries"]["flows"].as_u64()? == wanted);
         let done = wait_until("slots", soon(), || taken().filter(|done| *done));
         done.map_err(|e| format!("not {wanted}: {e}, {:?}", status(&dir)))?;
         Ok(())
@@ -62,7 +63,11 @@ fn peer(talk: &Talk<'_>) -> Result<Option<SocketAddr>> {
 #[test]
 fn a_slot_lasts_as_long_as_its_connection() -> Result {
     require_privilege!(Ok(()));
-    let it = Pinned::new("peers")?;
+    ["strip", "propagate"].iter().try_for_each(|policy| slots_last(policy))
+}
+
+fn slots_last(policy: &str) -> Result {
+    let it = Pinned::new(&format!("slots-{policy}"), policy)?;
     let one = u64::from(has_slots()?);
     let talker = Talker::in_pod(&it.it.scene.client)?;
     it.expect_taken(0)?;
@@ -105,21 +110,25 @@ fn a_slot_lasts_as_long_as_its_connection() -> Result {
 }
 
 /// The pinned map, whose values are words to this test.
-fn slots(pins: &Path) -> Result<Array<MapData, [u64; size_of::<Peer>() / 8]>> {
+fn slots(pins: &Path) -> Result<Array<MapData, [u64; size_of::<FlowSlot>() / 8]>> {
     let set = fs::read_dir(pins)?.next().ok_or("nothing is pinned")??;
-    Ok(Map::from_map_data(MapData::from_pin(set.path().join("map-PEERS"))?)?.try_into()?)
+    Ok(Map::from_map_data(MapData::from_pin(set.path().join("map-FLOW_SLOTS"))?)?.try_into()?)
 }
 
 #[test]
 fn who_finds_a_slot_taken_has_storage() -> Result {
     require_privilege!(Ok(()));
-    let mut it = Pinned::new("peers-full")?;
+    ["strip", "propagate"].iter().try_for_each(|policy| slots_taken(policy))
+}
+
+fn slots_taken(policy: &str) -> Result {
+    let mut it = Pinned::new(&format!("full-{policy}"), policy)?;
     // The canary would find them taken, too, and give none back: it must not be there to be counted.
     it.it.agent.signal(Signal::TERM)?;
     assert!(it.it.agent.wait(soon())?.success());
     let mut slots = slots(&it.bpf.pin_dir())?;
     let fill = |slots: &mut Array<_, _>, owner| -> Result {
-        for index in 0..u32::try_from(PEERS_MAX)? {
+        for index in 0..u32::try_from(FLOW_SLOTS_MAX)? {
             slots.set(index, [owner, 0, 0, 0, 0, 0, 0, 0], 0)?;
         }
         Ok(())
@@ -128,7 +137,7 @@ fn who_finds_a_slot_taken_has_storage() -> Result {
     let talker = Talker::in_pod(&it.it.scene.client)?;
     let talk = talker.open(it.it.vip)?;
     assert_eq!(talk.names()?.peer, Some(it.it.vip));
-    it.expect_taken(PEERS_MAX as u64)?;
+    it.expect_taken(FLOW_SLOTS_MAX as u64)?;
     fill(&mut slots, 0)?;
     let other = talker.open(it.it.vip)?;
     assert_eq!((talk.names()?.peer, other.names()?.peer), (Some(it.it.vip), Some(it.it.vip)));
