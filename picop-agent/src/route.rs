@@ -5,6 +5,7 @@
 mod decide;
 mod endpoints;
 mod handle;
+mod pod;
 mod service;
 mod table;
 mod workload;
@@ -12,9 +13,12 @@ mod workload;
 pub use decide::{Backends, Decision, EnvSource, Facts, Reason, Tried, decide, decide_telling};
 pub use endpoints::{Endpoints, Weight, WeightedEndpoint};
 pub use handle::{InEffect, NotInstalled, RouteHandle, SourceStatus};
+pub use pod::PodUid;
 pub use service::{Base, Fallback, GraftPolicy, HeaderPolicy, Service, SpeaksFirst};
 pub use table::{RouteTable, TableError};
-pub use workload::{CgroupPattern, CgroupPatternError, ContextSource, PathChoice, WorkloadSpec};
+pub use workload::{
+    CgroupPattern, CgroupPatternError, Cgroups, ContextSource, PathChoice, PodCgroup, WorkloadSpec,
+};
 
 #[cfg(test)]
 mod strategies;

@@ -1,10 +1,22 @@
 //! The cgroup v2 tree: where it is mounted, which cgroup is whose, which workloads are in it.
 
 use std::{
+    collections::HashMap,
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::route::PodUid;
+
+/// Where kubelets keep their pods: below the root, or below a `--cgroup-root`.
+const POD_ROOTS: [&str; 4] =
+    ["kubepods.slice", "kubepods", "kubelet.slice/kubelet-kubepods.slice", "kubelet/kubepods"];
+
+/// How deep below a cgroup pods are looked for. A node that is a container adds a few levels to the kubelet's three.
+const POD_DEPTH: u32 = 8;
 
 /// What can be wrong with cgroups.
 #[derive(Debug, thiserror::Error)]
@@ -26,13 +38,25 @@ pub enum CgroupError {
     /// The agent does not see its own place in the tree.
     #[error(
         "cannot tell which cgroup of {mount} this process is in (/proc/self/cgroup says {said}): it is in a cgroup \
-         namespace of its own; start it in the host's (`nsenter --cgroup=/proc/1/ns/cgroup picop run ...` with hostPID)"
+         namespace of its own; have it enter the host's (--cgroup-namespace /proc/1/ns/cgroup, with hostPID)"
     )]
     Namespaced {
         /// Where cgroup v2 is.
         mount: PathBuf,
         /// What the kernel says.
         said: String,
+    },
+    /// A cgroup namespace cannot be entered.
+    #[error(
+        "cannot enter cgroup namespace {path}; this takes CAP_SYS_ADMIN and CAP_SYS_PTRACE and, for that of the node's first \
+         process, the node's pids (hostPID)"
+    )]
+    Enter {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// A file could not be read.
     #[error("cannot read {path}")]
@@ -60,6 +84,16 @@ pub struct Cgroup {
     pub id: u64,
     /// Depth below the root, which is 0.
     pub level: u32,
+}
+
+/// Moves the calling thread, and those it starts, into a cgroup namespace. For a process that has no other thread yet.
+pub fn enter_namespace(path: &Path) -> Result<(), CgroupError> {
+    let enter = || -> io::Result<()> {
+        let file = fs::File::open(path)?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
+        Ok(())
+    };
+    enter().map_err(|source| CgroupError::Enter { path: path.into(), source })
 }
 
 impl CgroupMount {
@@ -122,7 +156,7 @@ impl CgroupMount {
 
     /// Where to attach when the operator does not say: the kubelet's pods, else everything.
     pub fn default_attach_point(&self) -> Result<Cgroup, CgroupError> {
-        ["kubepods.slice", "kubepods"]
+        POD_ROOTS
             .iter()
             .find_map(|name| self.cgroup(Path::new(name)).ok())
             .map_or_else(|| self.cgroup(Path::new("")), Ok)
@@ -134,23 +168,70 @@ impl Cgroup {
     pub fn first_process(&self) -> Option<u32> {
         first_process(&self.dir)
     }
+
+    /// The first process of every cgroup here and below, by the cgroups' names, but for those of CRI-O's monitors.
+    pub fn first_processes(&self) -> Vec<u32> {
+        let mut found = Vec::new();
+        first_processes(&self.dir, &mut found);
+        found
+    }
+
+    /// The pods' cgroups below this one, by pod.
+    pub fn pods(&self) -> HashMap<PodUid, PathBuf> {
+        let mut found = HashMap::new();
+        // A pod is known by the names above it too.
+        let above = if self.rel.is_empty() { String::new() } else { format!("{}/", self.rel) };
+        pods(&self.dir, &above, POD_DEPTH, &mut found);
+        found
+    }
 }
 
-fn first_process(dir: &Path) -> Option<u32> {
-    // A read of cgroup.procs fails for threaded cgroups and for ones that vanish meanwhile: no process there for us.
-    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    // A process of another pid namespace reads as 0.
-    if let Some(pid) = procs.lines().filter_map(|l| l.parse().ok()).find(|pid| *pid != 0) {
-        return Some(pid);
+fn pods(dir: &Path, rel: &str, depth: u32, found: &mut HashMap<PodUid, PathBuf>) {
+    if depth == 0 {
+        return;
     }
-    let mut children: Vec<_> = fs::read_dir(dir)
-        .ok()?
-        .filter_map(Result::ok)
+    for child in children(dir) {
+        let Some(name) = child.file_name().and_then(|name| name.to_str()) else { continue };
+        let path = format!("{rel}{name}");
+        if let Some(uid) = PodUid::of_cgroup(&path) {
+            found.insert(uid, child);
+        } else if !matches!(name.rsplit_once('.'), Some((_, "scope" | "service"))) {
+            // Scopes and services are systemd's leaves: what is below them is their own.
+            pods(&child, &format!("{path}/"), depth - 1, found);
+        }
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let mut children: Vec<_> = entries
         .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
         .map(|entry| entry.path())
         .collect();
     children.sort();
-    children.iter().find_map(|child| first_process(child))
+    children
+}
+
+fn first_processes(dir: &Path, found: &mut Vec<u32>) {
+    found.extend(first_here(dir));
+    for child in children(dir) {
+        let monitor =
+            child.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with("crio-conmon-"));
+        if !monitor {
+            first_processes(&child, found);
+        }
+    }
+}
+
+fn first_process(dir: &Path) -> Option<u32> {
+    first_here(dir).or_else(|| children(dir).iter().find_map(|child| first_process(child)))
+}
+
+fn first_here(dir: &Path) -> Option<u32> {
+    // A read of cgroup.procs fails for threaded cgroups and for ones that vanish meanwhile: no process there for us.
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    // A process of another pid namespace reads as 0.
+    procs.lines().filter_map(|l| l.parse().ok()).find(|pid| *pid != 0)
 }
 
 #[cfg(test)]

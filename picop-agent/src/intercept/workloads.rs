@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     protocol::Context,
-    route::{ContextSource, PathChoice, RouteTable, WorkloadSpec},
+    route::{Cgroups, ContextSource, PathChoice, PodUid, RouteTable, WorkloadSpec},
 };
 
 /// How often the cgroup tree is looked at. A pod's first connection comes later than this after its cgroup appears:
@@ -37,7 +37,7 @@ pub const RESYNC: Duration = Duration::from_millis(200);
 pub struct ManagedWorkload {
     /// Its cgroup's id: its key in the kernel.
     pub id: u64,
-    /// Its cgroup, relative to the mount: its name in logs.
+    /// Its name in logs: what the table calls it, or its cgroup, relative to the mount.
     pub name: Arc<str>,
     /// What the route table says of it; changes with the table.
     pub spec: ArcSwap<WorkloadSpec>,
@@ -175,6 +175,8 @@ pub struct Reconciler {
     inherited_gone: bool,
     /// What was last said of each workload that cannot be managed, so that it is said once.
     complaints: HashMap<u64, Pending>,
+    /// The node's network namespace.
+    host: Option<NetnsId>,
 }
 
 struct Managed {
@@ -208,6 +210,8 @@ impl Reconciler {
             fixed_ids: fixed.iter().map(|(id, _)| *id).collect(),
             inherited_gone: false,
             complaints: HashMap::new(),
+            // The agent's own. If it cannot be told, no process is taken for the node's.
+            host: Netns::own().ok().map(|netns| netns.id()),
         }
     }
 
@@ -221,7 +225,9 @@ impl Reconciler {
         let cgroups = self.scan(table);
         let found = cgroups
             .iter()
-            .map(|(id, (cgroup, spec))| (*id, (spec.clone(), netns_of(cgroup, spec).ok().map(|n| n.id()))))
+            .map(|(id, (cgroup, spec))| {
+                (*id, (spec.clone(), self.netns_of(cgroup, spec).ok().map(|n| n.id())))
+            })
             .collect();
         let managed = self
             .managed
@@ -269,8 +275,9 @@ impl Reconciler {
     /// levels it names, not of the whole tree.
     fn scan(&self, table: &RouteTable) -> BTreeMap<u64, (Cgroup, WorkloadSpec)> {
         let mut found = BTreeMap::new();
+        let pods = if table.has_pods() { self.root.pods() } else { HashMap::new() };
         for entry in table.workloads() {
-            for path in expand(self.mount.path(), entry) {
+            for path in expand(self.mount.path(), &pods, entry) {
                 let Ok(cgroup) = self.mount.cgroup(&path) else { continue };
                 if !cgroup.dir.starts_with(&self.root.dir) || found.contains_key(&cgroup.id) {
                     continue;
@@ -284,11 +291,34 @@ impl Reconciler {
         found
     }
 
+    /// The network namespace of a workload.
+    fn netns_of(&self, cgroup: &Cgroup, spec: &WorkloadSpec) -> Result<Netns, WorkloadError> {
+        if let Some(path) = &spec.netns {
+            return Ok(Netns::open(path)?);
+        }
+        let none = || WorkloadError::NoProcess(cgroup.rel.clone());
+        match &spec.cgroup {
+            Cgroups::At(_) => Ok(Netns::of_process(cgroup.first_process().ok_or_else(none)?)?),
+            Cgroups::Pod(pod) => {
+                let mut last = None;
+                for pid in cgroup.first_processes() {
+                    match Netns::of_process(pid) {
+                        Ok(netns) if pod.host_network || Some(netns.id()) != self.host => return Ok(netns),
+                        Ok(_) => {}
+                        // It has ended meanwhile, or may not be looked at.
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.map_or_else(none, Into::into))
+            }
+        }
+    }
+
     async fn add(&mut self, cgroup: &Cgroup, spec: &WorkloadSpec) -> Result<(), WorkloadError> {
         if self.own.dir.starts_with(&cgroup.dir) {
             return Err(WorkloadError::Own(cgroup.rel.clone()));
         }
-        let netns = Arc::new(netns_of(cgroup, spec)?);
+        let netns = Arc::new(self.netns_of(cgroup, spec)?);
         let listeners = self.netns.listen(Arc::clone(&netns)).await?;
         let port = |l: &std::net::TcpListener| {
             l.local_addr().map_or(PortBe::NONE, |addr| PortBe::from_host(addr.port()))
@@ -296,7 +326,7 @@ impl Reconciler {
         let managed = Managed {
             workload: Arc::new(ManagedWorkload {
                 id: cgroup.id,
-                name: cgroup.rel.as_str().into(),
+                name: spec.name.clone().unwrap_or_else(|| cgroup.rel.as_str().into()),
                 spec: ArcSwap::from_pointee(spec.clone()),
                 netns,
                 netns_cookie: listeners.cookie,
@@ -320,7 +350,8 @@ impl Reconciler {
             return Err(error.into());
         }
         tracing::info!(
-            workload = cgroup.rel,
+            workload = spec.name.as_deref().unwrap_or(&cgroup.rel),
+            cgroup = cgroup.rel,
             environment = spec.environment.as_ref().map(tracing::field::display),
             "managing workload"
         );
@@ -403,20 +434,16 @@ impl Managed {
     }
 }
 
-fn netns_of(cgroup: &Cgroup, spec: &WorkloadSpec) -> Result<Netns, WorkloadError> {
-    if let Some(path) = &spec.netns {
-        return Ok(Netns::open(path)?);
-    }
-    let pid = cgroup.first_process().ok_or_else(|| WorkloadError::NoProcess(cgroup.rel.clone()))?;
-    Ok(Netns::of_process(pid)?)
-}
-
-fn expand(mount: &Path, entry: &WorkloadSpec) -> Vec<std::path::PathBuf> {
-    if let Some(path) = entry.cgroup.as_path() {
+fn expand(mount: &Path, pods: &HashMap<PodUid, PathBuf>, entry: &WorkloadSpec) -> Vec<PathBuf> {
+    let pattern = match &entry.cgroup {
+        Cgroups::At(pattern) => pattern,
+        Cgroups::Pod(pod) => return pods.get(&pod.uid).cloned().into_iter().collect(),
+    };
+    if let Some(path) = pattern.as_path() {
         return vec![mount.join(path)];
     }
     let prefix = glob::Pattern::escape(&mount.to_string_lossy());
-    glob::glob(&format!("{prefix}/{}", entry.cgroup.as_str()))
+    glob::glob(&format!("{prefix}/{}", pattern.as_str()))
         .map(|paths| paths.filter_map(Result::ok).filter(|path| path.is_dir()).collect())
         .unwrap_or_default()
 }

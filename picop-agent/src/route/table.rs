@@ -7,8 +7,9 @@ use std::{
 
 use super::{
     endpoints::Endpoints,
+    pod::PodUid,
     service::{Base, Service, key},
-    workload::{WorkloadSpec, normal},
+    workload::{CgroupPattern, Cgroups, WorkloadSpec, normal},
 };
 use crate::protocol::EnvId;
 
@@ -25,8 +26,10 @@ pub struct RouteTable {
     workloads: Vec<WorkloadSpec>,
     /// The first entry in `workloads` for a plain path.
     by_path: HashMap<String, usize>,
+    /// The first entry in `workloads` for a pod.
+    by_pod: HashMap<PodUid, usize>,
     /// The entries in `workloads` that are globs, in order.
-    globs: Vec<usize>,
+    globs: Vec<(usize, CgroupPattern)>,
 }
 
 impl RouteTable {
@@ -82,11 +85,12 @@ impl RouteTable {
     fn add_workload(&mut self, mut workload: WorkloadSpec) {
         let index = self.workloads.len();
         workload.environment = workload.environment.map(|env| self.intern(env));
-        match workload.cgroup.as_path() {
-            Some(path) => {
-                self.by_path.entry(path.to_owned()).or_insert(index);
-            }
-            None => self.globs.push(index),
+        match &workload.cgroup {
+            Cgroups::At(pattern) => match pattern.as_path() {
+                Some(path) => drop(self.by_path.entry(path.to_owned()).or_insert(index)),
+                None => self.globs.push((index, pattern.clone())),
+            },
+            Cgroups::Pod(pod) => drop(self.by_pod.entry(pod.uid.clone()).or_insert(index)),
         }
         self.workloads.push(workload);
     }
@@ -129,13 +133,20 @@ impl RouteTable {
     /// matches. Says nothing of the cgroups above it.
     pub fn workload_for(&self, cgroup_path: &str) -> Option<&WorkloadSpec> {
         let by_path = self.by_path.get(normal(cgroup_path)).copied();
+        let pod = if self.has_pods() { PodUid::of_cgroup(cgroup_path) } else { None };
+        let by_pod = pod.and_then(|uid| self.by_pod.get(&uid).copied());
+        let exact = by_path.into_iter().chain(by_pod).min();
         let by_glob = self
             .globs
             .iter()
-            .copied()
-            .take_while(|glob| by_path.is_none_or(|path| *glob < path))
-            .find(|glob| self.workloads[*glob].cgroup.matches(cgroup_path));
-        by_glob.or(by_path).map(|index| &self.workloads[index])
+            .take_while(|(glob, _)| exact.is_none_or(|exact| *glob < exact))
+            .find(|(_, pattern)| pattern.matches(cgroup_path));
+        by_glob.map(|(glob, _)| *glob).or(exact).map(|index| &self.workloads[index])
+    }
+
+    /// Whether an entry names a pod.
+    pub fn has_pods(&self) -> bool {
+        !self.by_pod.is_empty()
     }
 
     /// The environments that a service has a variant in, or a workload belongs to, in no order.

@@ -1,10 +1,11 @@
 //! Which cgroups are managed, and what is known of them.
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use glob::{MatchOptions, Pattern};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pod::PodUid;
 use crate::protocol::{Context, EnvId};
 
 /// Whether a workload's own connections say which environment they are of.
@@ -33,8 +34,10 @@ pub enum PathChoice {
 /// One entry of the list of managed workloads. The first entry that matches a cgroup describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkloadSpec {
+    /// What it is called in logs; without a name, by its cgroup.
+    pub name: Option<Arc<str>>,
     /// The cgroups it is about.
-    pub cgroup: CgroupPattern,
+    pub cgroup: Cgroups,
     /// The environment all its connections belong to.
     pub environment: Option<EnvId>,
     /// Whether its connections carry a context of their own.
@@ -54,9 +57,10 @@ pub struct WorkloadSpec {
 
 impl WorkloadSpec {
     /// An entry that says nothing yet of the cgroups it matches.
-    pub fn new(cgroup: CgroupPattern) -> Self {
+    pub fn new(cgroup: impl Into<Cgroups>) -> Self {
         Self {
-            cgroup,
+            name: None,
+            cgroup: cgroup.into(),
             environment: None,
             context: ContextSource::default(),
             path: PathChoice::default(),
@@ -65,6 +69,37 @@ impl WorkloadSpec {
             bypass: false,
             max_connections: None,
         }
+    }
+}
+
+/// Which cgroups an entry is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroups {
+    /// Those of a path, or glob.
+    At(CgroupPattern),
+    /// That of a pod, wherever the kubelet has put it.
+    Pod(PodCgroup),
+}
+
+/// A pod's cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodCgroup {
+    /// The pod.
+    pub uid: PodUid,
+    /// Whether it shares the node's network namespace. If not, processes of the node's namespace in its cgroup are no part
+    /// of it: some runtimes put their monitor there.
+    pub host_network: bool,
+}
+
+impl From<CgroupPattern> for Cgroups {
+    fn from(pattern: CgroupPattern) -> Self {
+        Self::At(pattern)
+    }
+}
+
+impl From<PodCgroup> for Cgroups {
+    fn from(pod: PodCgroup) -> Self {
+        Self::Pod(pod)
     }
 }
 

@@ -278,7 +278,8 @@ impl Check {
             }
         }
         Some(WorkloadSpec {
-            cgroup: pattern,
+            name: None,
+            cgroup: pattern.into(),
             environment,
             context: *context,
             path: *path,

@@ -55,7 +55,8 @@ workloads:
         graft: GraftPolicy::Always,
     };
     let pods = WorkloadSpec {
-        cgroup: CgroupPattern::new("kubepods.slice/*/pod*").unwrap(),
+        name: None,
+        cgroup: CgroupPattern::new("kubepods.slice/*/pod*").unwrap().into(),
         own: Context::for_workload(Some(&env("pr-1")), &[("tenant".into(), "acme".into())].into()).unwrap(),
         environment: Some(env("pr-1")),
         context: ContextSource::Header,
