@@ -33,7 +33,7 @@ use crate::{
     },
     relay::{Limits, server::Server, threads::DataThreads},
     route::RouteHandle,
-    source::file::{self, FileSource},
+    source::Opened,
     telemetry::{
         hub::Hub,
         logs::LogControl,
@@ -65,7 +65,11 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
 
     let routes = RouteHandle::new();
     let reload = Arc::new(Notify::new());
-    let source = FileSource::open(&args.routes, routes.clone())?;
+    let source = tokio::select! {
+        source = Opened::open(args.source.origin(), routes.clone()) => source?,
+        // A cluster that does not answer is waited for.
+        () = stop.requested(&reload) => return Ok(()),
+    };
     let spans = if spans::are_wanted() { Some(Spans::start()?) } else { None };
     let hub = Hub::new(labels::Limits { pairs: args.metrics_max_pairs }, spans);
     let tcp = asked::listen(&args)?;
@@ -103,7 +107,7 @@ struct Agent {
 impl Agent {
     async fn serve(
         mut self,
-        source: file::Opened,
+        source: Opened,
         mut attached: Attached,
         told: RingBuf<MapData>,
         stop: &mut Stop,
@@ -117,6 +121,7 @@ impl Agent {
             let (maps, fixed) = (Arc::clone(&self.maps), canary.routes());
             move |table| steady::sync_routes(&maps, table, &fixed)
         });
+        let lost = source.lost();
         let source = source.put_in_effect()?;
         let (event_tx, event_rx) = mpsc::unbounded_channel();
         let mut reconciler = Reconciler::new(
@@ -182,7 +187,7 @@ impl Agent {
             };
             tokio::select! {
                 () = watch => Ok(()),
-                result = ready.keep(canary_rx, settled_rx, &self.root) => result,
+                result = ready.keep(canary_rx, settled_rx, lost, &self.root) => result,
                 () = stop.requested(&self.reload) => Ok(()),
             }
         };

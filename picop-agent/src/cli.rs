@@ -4,14 +4,19 @@ pub mod ask;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use serde::Serialize;
 
 use self::ask::{
     Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs,
 };
-use crate::{admin::DEFAULT_SOCKET, intercept::logs::LogLevel, telemetry::logs::LogFormat};
+use crate::{
+    admin::DEFAULT_SOCKET,
+    intercept::logs::LogLevel,
+    source::{Origin, kubernetes::Options},
+    telemetry::logs::LogFormat,
+};
 
 /// Routes pods' TCP connections by environment.
 #[derive(Debug, Parser)]
@@ -26,7 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the node agent: intercept connections of managed workloads and route them by environment.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Tell what this node can do, and whether the agent can run here.
     Doctor(DoctorArgs),
     /// Show how the agent is doing, and what the kernel has counted and holds, also of agents with `--pin-dir` that do not
@@ -92,6 +97,14 @@ pub enum Command {
     },
     /// Print the JSON Schema of the route file, for editors and CI.
     Schema,
+    /// Print the CustomResourceDefinitions of picop's kinds (YAML), to be applied before objects of those kinds.
+    Crds,
+    /// Exit with 0 if an agent says that it is ready, by its ready file: for probes in images that have no other program.
+    IsReady {
+        /// What the agent was given as `--ready-file`.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// (The agent starts this itself.) Connect through the hooks whenever asked on standard input.
     #[command(hide = true)]
     Canary {
@@ -107,14 +120,20 @@ pub enum Command {
 /// `picop run`.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct RunArgs {
-    /// The route file (YAML; `picop schema` describes it). Reloaded when it changes and on SIGHUP.
-    #[arg(long, env = "PICOP_ROUTES", value_name = "FILE")]
-    pub routes: PathBuf,
+    /// Where routes come from.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub source: SourceArgs,
 
     /// The cgroup (v2) that holds the pods: absolute, or relative to the cgroup v2 mount. Workloads outside of it are
     /// not intercepted. [default: kubepods.slice or kubepods if there is one, else the root]
     #[arg(long, env = "PICOP_CGROUP", value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
+
+    /// Enter this cgroup namespace first. A container has one of its own, in which the agent cannot see its place among the
+    /// node's cgroups; with the node's pids visible, the node's is /proc/1/ns/cgroup.
+    #[arg(long, env = "PICOP_CGROUP_NAMESPACE", value_name = "FILE")]
+    pub cgroup_namespace: Option<PathBuf>,
 
     /// How log lines look.
     #[arg(long, env = "PICOP_LOG_FORMAT", value_enum, default_value_t)]
@@ -192,9 +211,43 @@ pub struct RunArgs {
     #[arg(long, env = "PICOP_MAX_CONNECTIONS", value_name = "N", default_value_t = 50_000)]
     pub max_connections: u32,
 
-    /// Relayed connections at once of one workload, where the route file does not say.
+    /// Relayed connections at once of one workload, where the routes do not say.
     #[arg(long, env = "PICOP_MAX_CONNECTIONS_PER_WORKLOAD", value_name = "N", default_value_t = 10_000)]
     pub max_connections_per_workload: u32,
+}
+
+/// Where routes come from: exactly one of both.
+#[derive(Clone, Debug, Args, Serialize)]
+pub struct SourceArgs {
+    /// Take routes from this file (YAML; `picop schema` describes it). Read again when it changes and on SIGHUP.
+    #[arg(long, env = "PICOP_ROUTES", value_name = "FILE", required_unless_present = "kubernetes")]
+    routes: Option<PathBuf>,
+
+    /// Take routes from the Kubernetes cluster that this node is of: its Services and Pods, as they are labelled.
+    #[arg(long, env = "PICOP_KUBERNETES", conflicts_with = "routes", requires = "node_name")]
+    kubernetes: bool,
+
+    /// With --kubernetes: the name of this node. Its pods are the workloads.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    node_name: Option<String>,
+
+    /// With --kubernetes: how to reach the cluster. [default: that of KUBECONFIG, ~/.kube/config, or the pod's service
+    /// account]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl SourceArgs {
+    /// Which it is. clap has seen to it that one is.
+    pub fn origin(&self) -> Origin {
+        match &self.routes {
+            Some(file) => Origin::File(file.clone()),
+            None => Origin::Kubernetes(Options {
+                kubeconfig: self.kubeconfig.clone(),
+                node: self.node_name.clone().unwrap_or_default(),
+            }),
+        }
+    }
 }
 
 /// `picop doctor`.

@@ -9,10 +9,10 @@ use picop_agent::{
     cli::{Cli, Command},
     ctl,
     intercept::{
-        canary,
+        canary, cgroup,
         pins::{self, Uninstalled},
     },
-    source::file,
+    source::{file, kubernetes::crd},
     telemetry,
 };
 
@@ -32,12 +32,15 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => {
             let logs = telemetry::logs::init(args.log_format, &args.log).context("--log")?;
+            if let Some(file) = &args.cgroup_namespace {
+                cgroup::enter_namespace(file)?;
+            }
             // What carries connections has runtimes of its own: see `relay::threads`.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .context("cannot start the runtime")?;
-            runtime.block_on(app::run(args, logs))?;
+            runtime.block_on(app::run(*args, logs))?;
         }
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
         Command::Status(args) => picop_agent::status::run(&args)?,
@@ -84,6 +87,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             );
         }
         Command::Schema => print!("{}", file::schema()),
+        Command::IsReady { file } => {
+            return Ok(if file.exists() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Crds => print!("{}", crd::yaml()?),
         Command::Canary { cgroup, home } => canary::process(&cgroup, &home).context("the canary failed")?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! Whether the agent is ready: programs proven by the canary, workloads looked at once.
+//! Whether the agent is ready: programs proven by the canary, workloads looked at once, the source of routes followed.
 
 use std::{
     fs, io,
@@ -21,7 +21,7 @@ use crate::{
 /// How long the canary may take to prove interception at start.
 const PROOF: Duration = Duration::from_secs(10);
 
-/// Says when the agent is ready and when it is not: programs proven by the canary, workloads looked at once.
+/// Says when the agent is ready and when it is not.
 pub struct Ready<'a> {
     pub file: Option<PathBuf>,
     pub routes: RouteHandle,
@@ -34,6 +34,7 @@ impl Ready<'_> {
         &self,
         mut canary_rx: watch::Receiver<Report>,
         mut settled_rx: watch::Receiver<bool>,
+        mut lost_rx: watch::Receiver<Option<String>>,
         root: &Cgroup,
     ) -> Result<()> {
         let proven = async {
@@ -68,23 +69,32 @@ impl Ready<'_> {
         let mut was = None;
         loop {
             let live = canary_rx.borrow_and_update().interception == Status::Live;
-            if was != Some(live) {
-                self.tell(live)?;
-                was = Some(live);
+            let lost = lost_rx.borrow_and_update().is_some();
+            let why_not = match (live, lost) {
+                (true, false) => None,
+                (false, _) => Some("interception is not live"),
+                (true, true) => Some("the source of routes is not followed"),
+            };
+            if was != Some(why_not) {
+                self.tell(why_not)?;
+                was = Some(why_not);
             }
-            if canary_rx.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            tokio::select! {
+                Ok(()) = canary_rx.changed() => {}
+                // Of a source that cannot be lost, nobody tells.
+                Ok(()) = lost_rx.changed() => {}
+                else => std::future::pending().await,
             }
         }
     }
 
-    fn tell(&self, live: bool) -> Result<()> {
+    fn tell(&self, why_not: Option<&str>) -> Result<()> {
         let version = self.routes.load().version();
-        if live {
-            tracing::info!(routes = version, "ready");
-        } else {
-            tracing::warn!("not ready: interception is not live");
+        match why_not {
+            None => tracing::info!(routes = version, "ready"),
+            Some(why) => tracing::warn!("not ready: {why}"),
         }
+        let live = why_not.is_none();
         match &self.file {
             Some(file) if live => {
                 fs::write(file, format!("{}\n", std::process::id()))

@@ -18,6 +18,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub use address::{is_host, parse as parse_address};
 pub use format::schema;
 pub use problem::{AddressError, Fault, FileError, Problem};
 

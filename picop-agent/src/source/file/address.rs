@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::problem::AddressError;
 
 /// Reads an address that one host can have, v4-mapped ones as IPv4.
-pub(super) fn parse(text: &str) -> Result<SocketAddr, AddressError> {
+pub fn parse(text: &str) -> Result<SocketAddr, AddressError> {
     let address: SocketAddr = text.parse().map_err(|_| reason(text))?;
     if text.contains('%') {
         return Err(AddressError::Zone);
@@ -12,11 +12,15 @@ pub(super) fn parse(text: &str) -> Result<SocketAddr, AddressError> {
     if address.port() == 0 {
         return Err(AddressError::Port);
     }
-    let ip = address.ip().to_canonical();
-    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err(AddressError::NotAHost);
-    }
-    Ok(SocketAddr::new(ip, address.port()))
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    if is_host(address) { Ok(address) } else { Err(AddressError::NotAHost) }
+}
+
+/// Whether one host can have the address, and listen there.
+pub fn is_host(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let none = ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !none && address.port() != 0
 }
 
 /// What is wrong with a text that is no socket address.
