@@ -34,6 +34,10 @@ const REFUSED: &str = "routes refused";
 pub struct AgentOptions {
     /// The first content of its route file (YAML).
     pub routes: String,
+    /// Routes from a cluster instead: its kubeconfig, and the name of the node.
+    pub kubernetes: Option<(PathBuf, String)>,
+    /// Do not wait until it is ready.
+    pub unready: bool,
     /// The cgroup it attaches to, if not the cluster's.
     pub cgroup: Option<PathBuf>,
     /// Further arguments of `picop run`.
@@ -46,12 +50,20 @@ pub struct AgentOptions {
     pub plain: bool,
 }
 
+impl AgentOptions {
+    /// An agent that follows a cluster.
+    pub fn kubernetes(kubeconfig: PathBuf, node: &str) -> Self {
+        Self { kubernetes: Some((kubeconfig, node.to_owned())), ..Self::default() }
+    }
+}
+
 /// A running `picop run`. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Agent {
     proc: Proc,
     routes: PathBuf,
     admin: PathBuf,
+    ready: PathBuf,
     log: Mutex<Log>,
 }
 
@@ -85,7 +97,13 @@ impl Agent {
             .arg(picop_bin()?)
             .envs(options.env)
             .stdin(Stdio::null());
-        command.arg("run").arg("--routes").arg(&routes);
+        command.arg("run");
+        match &options.kubernetes {
+            None => command.arg("--routes").arg(&routes),
+            Some((kubeconfig, node)) => {
+                command.args(["--kubernetes", "--node-name", node]).arg("--kubeconfig").arg(kubeconfig)
+            }
+        };
         command.arg("--cgroup").arg(options.cgroup.unwrap_or_else(|| cluster.cgroup_dir()));
         command
             .args(["--log-format", "json"])
@@ -98,16 +116,17 @@ impl Agent {
         let mut proc = Proc::spawn("agent", command, cluster.dir(), None)?;
         let mut ended = None;
         let deadline = patience(PATIENCE);
-        let is_ready = eventually(deadline, || {
-            ended = proc.try_wait().ok().flatten();
-            ended.is_some() || ready.exists()
-        });
+        let is_ready = options.unready
+            || eventually(deadline, || {
+                ended = proc.try_wait().ok().flatten();
+                ended.is_some() || ready.exists()
+            });
         if let Some(status) = ended {
             bail!("the agent ended ({status}) before it was ready:\n{}", proc.stderr());
         }
         ensure!(is_ready, "the agent is not ready after {deadline:?}:\n{}", proc.stderr());
         let log = Mutex::new(Log { path: proc.stderr_path().to_path_buf(), ..Log::default() });
-        let agent = Self { proc, routes, admin, log };
+        let agent = Self { proc, routes, admin, ready, log };
         if emulated() {
             // The canary's first round may last longer than it allows itself, and another one prove that the kernel writes
             // headers. An agent that never says so is one that a test wants.
@@ -129,6 +148,20 @@ impl Agent {
     /// The Unix socket it answers at.
     pub fn admin_socket(&self) -> &Path {
         &self.admin
+    }
+
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        self.ready.exists()
+    }
+
+    /// Its memory at present, in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).context("reading its status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kb: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is a number of kB")?;
+        Ok(kb * 1024)
     }
 
     /// The file its log goes to.

@@ -1,7 +1,7 @@
 //! Clusters: pods on one bridge, and service addresses that belong to nobody.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -113,6 +113,24 @@ impl Cluster {
     /// An IPv6 address for a service, given out once.
     pub fn service_addr6(&self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, self.next_service.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Has a service's address lead to a pod for all pods there are now, as a cluster's own proxy does: what is connected to
+    /// it without picop arrives there.
+    pub fn lead(&self, address: Ipv4Addr, to: &Pod) -> Result<()> {
+        let name = |pod: &Pod| self.netns_name(&pod.name);
+        ip(Some(&name(to)), &[format!("addr add {address}/32 dev lo")])?;
+        let pods: Vec<_> = self.lock_pods().iter().map(|(pod, _)| pod.clone()).collect();
+        let others = pods.iter().filter(|pod| pod.name != to.name);
+        others
+            .map(name)
+            .try_for_each(|name| ip(Some(&name), &[format!("route replace {address}/32 via {}", to.addr4)]))
+    }
+
+    /// The same for a pod that came later.
+    pub fn lead_more(&self, pod: &Pod, address: SocketAddr, to: &Pod) -> Result<()> {
+        let line = format!("route replace {}/32 via {}", address.ip(), to.addr4);
+        ip(Some(&self.netns_name(&pod.name)), &[line])
     }
 
     /// Leaves everything up when this process ends, until [`remove_kept`](crate::remove_kept).

@@ -17,6 +17,7 @@ mod cluster;
 mod gate;
 pub mod hex;
 mod id;
+pub mod kube;
 mod ledger;
 mod locate;
 mod net;

@@ -1,0 +1,12 @@
+//! Routes from a cluster's objects, end to end: the real agent, pods laid out as kubelets do it, and a double of the API
+//! server. What was run against a real one is said in README.md.
+
+mod layouts;
+mod outage;
+mod shop;
+mod streams;
+mod traffic;
+
+use std::error::Error;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
