@@ -1,6 +1,7 @@
 //! Routes from a cluster's objects, end to end: the real agent, pods laid out as kubelets do it, and a double of the API
 //! server. What was run against a real one is said in README.md.
 
+mod chaos;
 mod layouts;
 mod outage;
 mod shop;
