@@ -25,6 +25,11 @@ use stage::Stage;
 /// Needs root: pods are network namespaces and cgroups. Nothing of the machine's own network is touched.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Take routes from a Kubernetes cluster's objects instead of a file: from a double of its API server, with pods laid out
+    /// as a kubelet does it.
+    #[arg(long, conflicts_with_all = ["keep", "clean"])]
+    kubernetes: bool,
+
     /// Leave the cluster up at the end, and print commands to try in it.
     #[arg(long, conflicts_with = "clean")]
     keep: bool,
@@ -40,7 +45,7 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
-    let &Args { keep, json, clean } = args;
+    let &Args { kubernetes, keep, json, clean } = args;
     if let Privilege::Missing(what) = privilege() {
         bail!(
             "the demo makes network namespaces and cgroups and loads eBPF programs, and lacks {}: run it as root",
@@ -51,13 +56,13 @@ pub fn run(args: &Args) -> Result<()> {
         return keep::clean();
     }
     interrupt::watch()?;
-    let result = show(keep, json);
+    let result = show(kubernetes, keep, json);
     // Whoever cleans up after a signal also ends the process.
     interrupt::settle();
     result
 }
 
-fn show(keep: bool, json: bool) -> Result<()> {
+fn show(kubernetes: bool, keep: bool, json: bool) -> Result<()> {
     let started = Instant::now();
     setup::ensure(&[Purpose::Demo])?;
     let programs = build::agent(build::PROFILE)?;
@@ -68,7 +73,7 @@ fn show(keep: bool, json: bool) -> Result<()> {
         exec::announce(&format!("removed what a killed run had left: {id}"));
     }
     exec::announce("making a cluster: each pod a network namespace and a cgroup on one bridge");
-    let mut stage = Stage::build()?;
+    let mut stage = Stage::build(kubernetes)?;
     exec::announce("starting picop");
     stage.start_agent()?;
 
@@ -81,9 +86,10 @@ fn show(keep: bool, json: bool) -> Result<()> {
     let proof = proof::prove(&stage)?;
     report::print_proof(&proof);
 
-    exec::announce(
-        "moving pr-1's cart to a second instance, by the route file, while its client keeps asking",
-    );
+    let by = if kubernetes { "its EndpointSlice" } else { "the route file" };
+    exec::announce(&format!(
+        "moving pr-1's cart to a second instance, by {by}, while its client keeps asking"
+    ));
     let switch = switch::observe(&stage)?;
     report::print_switch(&switch);
     switch.check()?;

@@ -46,7 +46,7 @@ fn ask(stage: &Stage, client: &'static str, environment: Option<&'static str>) -
     // One line for each connection: of a direct one when it begins, of a relayed one when it ends.
     let lines = agent.wait_access(before + SERVICES.len(), |_| true)?;
     let hops = SERVICES.iter().zip(instances).map(|(service, instance)| {
-        let line = lines[before..].iter().find(|line| line["service"] == *service);
+        let line = lines[before..].iter().find(|line| line["service"] == stage.service_name(service));
         let line = line.with_context(|| format!("picop logged no connection to {service}"))?;
         let text = |field: &str| line[field].as_str().unwrap_or("-").to_owned();
         let good = if line["path"] == "direct" { "routed" } else { "ok" };

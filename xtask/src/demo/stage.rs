@@ -1,12 +1,16 @@
 //! The demo's cluster: its pods, its servers, its routes.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use anyhow::{Context, Result, ensure};
-use testbed::{Agent, Cluster, Pod, Proc, leftovers_of};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
+use testbed::kube::objects::{self, annotated, labelled};
+use testbed::kube::{ApiServer, Kind, Layout};
+use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, Proc, leftovers_of};
 
 const HTTP: u16 = 80;
 const REDIS: u16 = 6379;
+const NODE: &str = "node-1";
 
 /// The clients: pod and environment.
 pub const CLIENTS: [(&str, Option<&str>); 3] =
@@ -38,17 +42,20 @@ pub struct Stage {
     pub frontend: SocketAddr,
     pub cart: SocketAddr,
     pub db: SocketAddr,
+    /// Where routes come from, if not from a file.
+    server: Option<ApiServer>,
     cluster: Cluster,
 }
 
 impl Stage {
     /// Makes the pods and starts the servers, without picop.
-    pub fn build() -> Result<Self> {
+    pub fn build(kubernetes: bool) -> Result<Self> {
         let cluster = Cluster::new("demo")?;
         let service = |port| SocketAddr::new(cluster.service_addr4().into(), port);
         let (frontend, cart, db) = (service(HTTP), service(HTTP), service(REDIS));
-        let mut stage =
-            Self { agent: None, servers: Vec::new(), pods: Vec::new(), frontend, cart, db, cluster };
+        let server = kubernetes.then(ApiServer::start).transpose()?;
+        let (servers, pods) = (Vec::new(), Vec::new());
+        let mut stage = Self { agent: None, servers, pods, frontend, cart, db, server, cluster };
         for (client, _) in CLIENTS {
             stage.add_pod(client)?;
         }
@@ -59,13 +66,81 @@ impl Stage {
             stage.add_service(name, "--redis", db)?;
         }
         stage.add_service("frontend-base", "--next", cart)?;
+        if let Some(server) = &stage.server {
+            server.apply_all(stage.objects()?)?;
+            // What a cluster's own proxy does: the base is the service's address.
+            for (service, base) in [(frontend, "frontend-base"), (cart, "cart-base"), (db, "db-base")] {
+                stage.cluster.lead(ipv4(service)?, stage.pod(base)?)?;
+            }
+        }
         Ok(stage)
     }
 
     /// Starts the agent over the cluster.
     pub fn start_agent(&mut self) -> Result<()> {
-        self.agent = Some(Agent::start(&self.cluster, &self.routes(Cart::First)?)?);
+        let options = match &self.server {
+            None => AgentOptions { routes: self.routes(Cart::First)?, ..AgentOptions::default() },
+            Some(server) => AgentOptions::kubernetes(server.kubeconfig(self.cluster.dir())?, NODE),
+        };
+        self.agent = Some(Agent::start_with(&self.cluster, options)?);
         Ok(())
+    }
+
+    /// What picop calls a service.
+    pub fn service_name(&self, service: &str) -> String {
+        match &self.server {
+            None => service.to_owned(),
+            Some(_) => {
+                let port = if service == "db" { REDIS } else { HTTP };
+                format!("{}/{service}:{port}", objects::NAMESPACE)
+            }
+        }
+    }
+
+    /// Puts one or the other cart in pr-1's place, and waits until it is.
+    pub fn put(&self, cart: Cart) -> Result<()> {
+        let agent = self.agent()?;
+        let Some(server) = &self.server else { return agent.routes(&self.routes(cart)?) };
+        let before = agent.log_lines().len();
+        server.apply(objects::slice(Cart::First.name(), &[self.pod(cart.name())?.at4(HTTP)]))?;
+        match agent.verdict_since(before)? {
+            None => Ok(()),
+            Some(refusal) => bail!("the agent refused the routes: {refusal}"),
+        }
+    }
+
+    /// The cluster's objects: what `examples/shop` says, and what the cluster makes of it.
+    fn objects(&self) -> Result<Vec<serde_json::Value>> {
+        let unused = |port| SocketAddr::new(self.cluster.service_addr4().into(), port);
+        let slice = |service: &str, pod: &str, port| {
+            Ok::<_, anyhow::Error>(objects::slice(service, &[self.pod(pod)?.at4(port)]))
+        };
+        let propagate = json!({"picop.dev/header": "propagate"});
+        let mut all = vec![
+            objects::object(Kind::Namespace, objects::NAMESPACE),
+            objects::object(Kind::Node, NODE),
+            annotated(objects::service("frontend", self.frontend), propagate.clone()),
+            annotated(objects::service("cart", self.cart), propagate),
+            objects::service("db", self.db),
+            objects::variant(Cart::First.name(), unused(HTTP), "cart", "pr-1"),
+            objects::variant("db-pr-2", unused(REDIS), "db", "pr-2"),
+            slice("frontend", "frontend-base", HTTP)?,
+            slice("cart", "cart-base", HTTP)?,
+            slice("db", "db-base", REDIS)?,
+            slice(Cart::First.name(), Cart::First.name(), HTTP)?,
+            slice("db-pr-2", "db-pr-2", REDIS)?,
+        ];
+        for (pod, number) in self.pods.iter().zip(1..) {
+            let object = objects::pod(pod.name(), &uid(number), NODE);
+            all.push(match pod.name() {
+                "client-pr-1" => labelled(object, json!({"picop.dev/environment": "pr-1"})),
+                "client-pr-2" => labelled(object, json!({"picop.dev/environment": "pr-2"})),
+                name if name.starts_with("db-") => object,
+                // Instrumented.
+                _ => annotated(object, json!({"picop.dev/context": "header"})),
+            });
+        }
+        Ok(all)
     }
 
     /// The running agent.
@@ -158,14 +233,20 @@ workloads:
     }
 
     fn add_pod(&mut self, name: &str) -> Result<Pod> {
-        let pod = self.cluster.pod(name)?;
+        let spec = match &self.server {
+            None => PodSpec::new(name),
+            Some(_) => Layout::Systemd.pod(name, &uid(self.pods.len() + 1)),
+        };
+        let pod = self.cluster.pod(spec)?;
         self.pods.push(pod.clone());
         Ok(pod)
     }
 
     fn add_service(&mut self, name: &str, option: &str, next: SocketAddr) -> Result<()> {
         let pod = self.add_pod(name)?;
-        let server = pod.serve("serve", pod.at4(HTTP), ["--name", name, option, &next.to_string()])?;
+        // At the service's address too, if it leads here.
+        let listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), HTTP);
+        let server = pod.serve("serve", listen, ["--name", name, option, &next.to_string()])?;
         self.servers.push(server);
         Ok(())
     }
@@ -175,7 +256,7 @@ workloads:
         let pod = self.add_pod(name)?;
         let program = crate::workspace::program("redis-server").context("redis-server is not installed")?;
         let mut command = pod.command(program)?;
-        command.args(["--port", &REDIS.to_string(), "--bind", &pod.addr4().to_string()]);
+        command.args(["--port", &REDIS.to_string(), "--bind", "0.0.0.0"]);
         command.args(["--save", "", "--appendonly", "no", "--protected-mode", "no", "--daemonize", "no"]);
         command.arg("--dir").arg(self.cluster.dir());
         let mut server = pod.spawn("redis", command)?;
@@ -184,4 +265,16 @@ workloads:
         let mut redis = super::proof::Redis::connect(&pod, pod.at4(REDIS))?;
         redis.expect_ok(&["SET", "who", name])
     }
+}
+
+fn ipv4(address: SocketAddr) -> Result<Ipv4Addr> {
+    match address {
+        SocketAddr::V4(v4) => Ok(*v4.ip()),
+        SocketAddr::V6(_) => bail!("the demo's services have IPv4 addresses"),
+    }
+}
+
+/// The UID of the pod of a number.
+fn uid(number: usize) -> String {
+    format!("5a1e0000-0000-4000-8000-{number:012x}")
 }

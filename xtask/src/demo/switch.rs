@@ -39,7 +39,7 @@ pub struct Switch {
     pub in_effect_ms: f64,
 }
 
-/// Changes the file while pr-1's client keeps asking.
+/// Changes the routes while pr-1's client keeps asking.
 pub fn observe(stage: &Stage) -> Result<Switch> {
     let pod = stage.pod("client-pr-1")?;
     let mut command = pod.hop(["load", "--to", &stage.frontend.to_string()])?;
@@ -48,7 +48,7 @@ pub fn observe(stage: &Stage) -> Result<Switch> {
     wait_until("the first answers", PATIENCE, || (count(&load, Cart::First) >= ENOUGH).then_some(()))?;
 
     let (changed_us, changed) = (unix_micros()?, Instant::now());
-    stage.agent()?.routes(&stage.routes(Cart::Second)?)?;
+    stage.put(Cart::Second)?;
     let in_effect = changed.elapsed();
 
     wait_until("answers of the new cart", PATIENCE, || (count(&load, Cart::Second) >= ENOUGH).then_some(()))?;
