@@ -7,8 +7,10 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod demo;
+mod dist;
 mod exec;
 mod lint;
+mod manifests;
 mod memory;
 mod setup;
 mod soak;
@@ -32,8 +34,10 @@ enum Command {
     Setup(setup::Args),
     BuildEbpf(build_ebpf::Args),
     Lint(lint::Args),
+    Manifests(manifests::Args),
     Bench(bench::Args),
     Demo(demo::Args),
+    Dist(dist::Args),
     Soak(soak::Args),
     Test(test::Args),
 }
@@ -43,8 +47,10 @@ fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Manifests(args) => manifests::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
     };
