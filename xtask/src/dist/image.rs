@@ -188,7 +188,7 @@ mod tests {
         flate2::read::GzDecoder::new(&*blob(&manifest["layers"][0]))
             .read_to_end(&mut layer)
             .expect("a layer");
-        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", super::digest(&layer)));
+        assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", digest(&layer)));
         assert_eq!(self::files(&layer)["usr/bin/picop"], b"a program");
         assert_eq!(config["config"]["Entrypoint"][0], "/usr/bin/picop");
         let again = Image::new(b"a program", "picop:1").expect("an image");
