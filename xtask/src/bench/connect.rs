@@ -21,7 +21,7 @@ use crate::build::Programs;
 use crate::setup::Purpose;
 use crate::{exec, setup};
 use stage::Stage;
-use variant::Variant;
+use variant::{Variant, WATCHED};
 
 /// Measure what a connection costs: connect, 1 kB there, 1 kB back, close; without picop and by each of its paths.
 #[derive(clap::Args)]
@@ -38,6 +38,10 @@ pub struct Args {
     /// Also the direct path with 1, 1,000 and 100,000 variants loaded.
     #[arg(long)]
     flat: bool,
+
+    /// Also the direct path and the relay while metrics are fetched and traces sent.
+    #[arg(long)]
+    watched: bool,
 
     /// Only these variants (and `none`).
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -86,7 +90,7 @@ pub fn run(args: &Args, programs: &Programs) -> Result<Outcome> {
     ensure!(args.rounds >= 2 && args.connections >= 1, "a comparison takes two rounds and a connection");
     setup::ensure(&[Purpose::Demo])?;
     super::use_programs(programs)?;
-    let variants = variant::chosen(args.flat, &args.only)?;
+    let variants = variant::chosen(args.flat, args.watched, &args.only)?;
     exec::announce("making a cluster, and starting picop in it");
     let mut stage = Stage::build(&variants, args.one_cpu)?;
     let rounds = if args.quick { args.rounds.div_ceil(10).max(2) } else { args.rounds };
@@ -123,7 +127,13 @@ fn measure(args: &Args, rounds: usize, stage: &mut Stage, variants: &[Variant]) 
     let after = Ticks::read()?;
     let placed = if args.one_cpu { "on one CPU" } else { "each on a CPU of its own" };
     let flat: Vec<_> = variants.iter().filter(|v| matches!(v, Variant::Flat(_))).map(|v| v.name()).collect();
-    let besides: Vec<_> = flat.iter().skip(1).map(|name| (name.clone(), flat[0].clone())).collect();
+    let watched = WATCHED.iter().filter(|(one, other)| variants.contains(one) && variants.contains(other));
+    let besides: Vec<_> = flat
+        .iter()
+        .skip(1)
+        .map(|name| (name.clone(), flat[0].clone()))
+        .chain(watched.map(|(one, other)| (one.name(), other.name())))
+        .collect();
     Report::new("connect", &measured, &besides, machine::Load::new(before, after, own_ns), placed)
 }
 

@@ -132,8 +132,10 @@ pub fn run(args: &Args, programs: &Programs) -> Result<Outcome> {
 
 /// What each path's connections make the programs do.
 fn count_programs(connections: usize) -> Result<BTreeMap<String, BTreeMap<String, Part>>> {
-    let variants: Vec<_> =
-        variant::chosen(false, &[])?.into_iter().filter(|variant| *variant != Variant::NoneAgain).collect();
+    let variants: Vec<_> = variant::chosen(false, false, &[])?
+        .into_iter()
+        .filter(|variant| *variant != Variant::NoneAgain)
+        .collect();
     exec::announce(&format!("counts: {connections} connections by each of {} paths", variants.len()));
     let mut stage = Stage::build(&variants, false)?;
     let watch = Watch::start(stage.agent_pid()?)?;

@@ -8,6 +8,7 @@
 //!     server             the server's sockets of its variants
 //!     direct             workload of environment `bench`
 //!     relay              workload that sends headers
+//!   watched/             the same with an agent of its own, whose metrics are fetched and whose traces are taken
 //!   flat-N/              the same with an agent of its own
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod proof;
 pub mod routes;
+mod watch;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use super::super::load::{self, Client, Serve, Server};
 use super::super::machine;
 use super::super::stats::Random;
 use super::variant::{Size, Variant};
+use watch::{Collector, Watcher};
 
 /// The server's first port; each variant has the next.
 const FIRST_PORT: u16 = 7000;
@@ -40,6 +43,8 @@ pub struct Stage {
     client: Client,
     server: Server,
     agents: Vec<(Place, Agent)>,
+    /// Whoever watches an agent.
+    watcher: Option<Watcher>,
     client_pod: Pod,
     /// The server's addresses.
     backends: Vec<(Variant, SocketAddr)>,
@@ -52,6 +57,7 @@ pub struct Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Node,
+    Watched,
     Flat(Size),
 }
 
@@ -87,13 +93,28 @@ impl Stage {
         let place = |cpu| load::Place { cpu, urgent: true };
         let server = Server::start(&cluster, &server_pod, place(server_cpu), Serve::One, &listeners)?;
         let client = Client::start(&cluster, &client_pod, place(client_cpu))?;
-        let one_service = [Variant::DirectStrip, Variant::DirectPropagate, Variant::Relay];
+        let one_service = [
+            Variant::DirectStrip,
+            Variant::DirectPropagate,
+            Variant::Relay,
+            Variant::DirectWatched,
+            Variant::RelayWatched,
+        ];
         let services = one_service
             .into_iter()
             .filter(|variant| variants.contains(variant))
             .map(|variant| (variant, SocketAddr::new(cluster.service_addr4().into(), SERVICE_PORT)))
             .collect();
-        let mut stage = Self { client, server, agents: Vec::new(), client_pod, backends, services, cluster };
+        let mut stage = Self {
+            client,
+            server,
+            agents: Vec::new(),
+            watcher: None,
+            client_pod,
+            backends,
+            services,
+            cluster,
+        };
         stage.start_agents()?;
         stage.check_control()?;
         Ok(stage)
@@ -101,6 +122,9 @@ impl Stage {
 
     fn start_agents(&mut self) -> Result<()> {
         let mut places = vec![Place::Node];
+        if self.backends.iter().any(|(variant, _)| Place::of(*variant) == Place::Watched) {
+            places.push(Place::Watched);
+        }
         places.extend(self.backends.iter().filter_map(|(variant, _)| match variant {
             Variant::Flat(size) => Some(Place::Flat(*size)),
             _ => None,
@@ -108,13 +132,26 @@ impl Stage {
         for place in places {
             let cgroup = place.dir(&self.cluster);
             let services = match place {
-                Place::Node => routes::services(&self.services, &self.backends)?,
+                Place::Node | Place::Watched => {
+                    let here: Vec<_> =
+                        self.services.iter().copied().filter(|(of, _)| Place::of(*of) == place).collect();
+                    routes::services(&here, &self.backends)?
+                }
                 Place::Flat(size) => routes::many_services(size, self.backend(Variant::Flat(size))?),
             };
             let routes = services + &routes::workloads(&place.path(&self.cluster), &self.client_pod);
-            let options =
+            let mut options =
                 AgentOptions { routes, cgroup: Some(cgroup), plain: true, ..AgentOptions::default() };
-            self.agents.push((place, Agent::start_with(&self.cluster, options)?));
+            let collector = (place == Place::Watched).then(Collector::start).transpose()?;
+            if let Some(collector) = &collector {
+                collector.have_it_told(&mut options);
+            }
+            let agent = Agent::start_with(&self.cluster, options)?;
+            self.watcher = collector
+                .map(|collector| Watcher::start(collector, &agent))
+                .transpose()?
+                .or(self.watcher.take());
+            self.agents.push((place, agent));
         }
         Ok(())
     }
@@ -133,21 +170,18 @@ impl Stage {
     pub fn client_cgroup(&self, variant: Variant) -> PathBuf {
         match variant {
             Variant::None | Variant::NoneAgain => self.client_pod.cgroup_dir().to_path_buf(),
-            Variant::Relay => node_dir(&self.cluster, variant).join("relay"),
-            Variant::Passthrough | Variant::DirectStrip | Variant::DirectPropagate | Variant::Flat(_) => {
-                node_dir(&self.cluster, variant).join("direct")
-            }
+            Variant::Relay | Variant::RelayWatched => node_dir(&self.cluster, variant).join("relay"),
+            Variant::Passthrough
+            | Variant::DirectStrip
+            | Variant::DirectPropagate
+            | Variant::DirectWatched
+            | Variant::Flat(_) => node_dir(&self.cluster, variant).join("direct"),
         }
     }
 
     /// Whose CPU time a variant's connections take.
     pub fn processes(&self, variant: Variant) -> Result<Vec<u32>> {
-        let place = Place::of(variant);
-        let (_, agent) = self
-            .agents
-            .iter()
-            .find(|(at, _)| *at == place)
-            .with_context(|| format!("no agent for {variant:?}"))?;
+        let (_, agent) = self.agent_of(variant)?;
         Ok(vec![self.client.pid(), self.server.pid(), agent.pid()])
     }
 
@@ -157,14 +191,22 @@ impl Stage {
         found.map(|(_, agent)| agent.pid()).context("no agent runs")
     }
 
+    fn agent_of(&self, variant: Variant) -> Result<&(Place, Agent)> {
+        let place = Place::of(variant);
+        let found = self.agents.iter().find(|(at, _)| *at == place);
+        found.with_context(|| format!("no agent for {variant:?}"))
+    }
+
     /// Where `count` connections of a variant go.
     pub fn targets(&self, variant: Variant, count: usize, random: &mut Random) -> Result<Vec<SocketAddr>> {
         let one = |address| Ok(vec![address; count]);
         match variant {
             Variant::None | Variant::NoneAgain | Variant::Passthrough => one(self.backend(variant)?),
-            Variant::DirectStrip | Variant::DirectPropagate | Variant::Relay => {
-                one(find(&self.services, variant)?)
-            }
+            Variant::DirectStrip
+            | Variant::DirectPropagate
+            | Variant::Relay
+            | Variant::DirectWatched
+            | Variant::RelayWatched => one(find(&self.services, variant)?),
             Variant::Flat(size) => Ok((0..count)
                 .map(|_| SocketAddr::new(routes::address(random.below(size.services.into())), SERVICE_PORT))
                 .collect()),
@@ -177,8 +219,11 @@ impl Stage {
 
     /// Removes everything, and makes sure of it.
     pub fn remove(self) -> Result<()> {
-        let Self { client, server, agents, cluster, .. } = self;
+        let Self { client, server, agents, watcher, cluster, .. } = self;
         let id = cluster.id();
+        if let Some(watcher) = watcher {
+            watcher.finish()?;
+        }
         drop((client, server));
         for (_, agent) in agents {
             let status = agent.stop()?;
@@ -195,6 +240,7 @@ impl Place {
     fn of(variant: Variant) -> Self {
         match variant {
             Variant::Flat(size) => Self::Flat(size),
+            Variant::DirectWatched | Variant::RelayWatched => Self::Watched,
             _ => Self::Node,
         }
     }
@@ -203,6 +249,7 @@ impl Place {
     fn path(self, cluster: &Cluster) -> String {
         match self {
             Self::Node => format!("{}/node", cluster.id()),
+            Self::Watched => format!("{}/watched", cluster.id()),
             Self::Flat(size) => format!("{}/flat-{}", cluster.id(), size.variants()),
         }
     }

@@ -17,6 +17,10 @@ pub enum Variant {
     DirectPropagate,
     /// Of a workload that sends headers of its own, to a service whose servers are sent none.
     Relay,
+    /// As [`DirectStrip`](Self::DirectStrip), under an agent that is watched: see [`WATCHED`].
+    DirectWatched,
+    /// As [`Relay`](Self::Relay), the same.
+    RelayWatched,
     /// As [`DirectStrip`](Self::DirectStrip), under an agent that has so many variants loaded: of one service, or of many,
     /// each connection to another one.
     Flat(Size),
@@ -47,6 +51,11 @@ const PATHS: [Variant; 6] = [
     Variant::Relay,
 ];
 
+/// Under an agent whose metrics are fetched every second and whose traces go to a collector: every relayed connection's, and
+/// those of one direct one in a hundred. Each beside the same under an agent that nobody watches.
+pub const WATCHED: [(Variant, Variant); 2] =
+    [(Variant::DirectWatched, Variant::DirectStrip), (Variant::RelayWatched, Variant::Relay)];
+
 /// Small to large: the first is what the others are compared with.
 pub const SIZES: [Size; 3] = [
     Size { services: 1, environments: 1 },
@@ -64,13 +73,15 @@ impl Variant {
             Self::DirectStrip => "direct-strip".into(),
             Self::DirectPropagate => "direct-propagate".into(),
             Self::Relay => "relay".into(),
+            Self::DirectWatched => "direct-strip-watched".into(),
+            Self::RelayWatched => "relay-watched".into(),
             Self::Flat(size) => format!("direct-strip-{}", size.variants()),
         }
     }
 
     /// Whether the client begins with a header.
     pub fn sends_header(self) -> bool {
-        self == Self::Relay
+        matches!(self, Self::Relay | Self::RelayWatched)
     }
 
     /// Whether the server is to get one.
@@ -80,8 +91,11 @@ impl Variant {
 }
 
 /// The variants to measure, the yardstick first.
-pub fn chosen(flat: bool, only: &[String]) -> Result<Vec<Variant>> {
+pub fn chosen(flat: bool, watched: bool, only: &[String]) -> Result<Vec<Variant>> {
     let mut variants = PATHS.to_vec();
+    if watched {
+        variants.extend(WATCHED.map(|(variant, _)| variant));
+    }
     if flat {
         variants.extend(SIZES.map(Variant::Flat));
     }
@@ -101,11 +115,13 @@ mod tests {
     fn the_yardstick_is_always_the_first() {
         let names = |flat, only: &[&str]| {
             let only: Vec<_> = only.iter().map(|n| (*n).to_owned()).collect();
-            chosen(flat, &only).map(|chosen| chosen.into_iter().map(Variant::name).collect::<Vec<_>>())
+            chosen(flat, false, &only).map(|chosen| chosen.into_iter().map(Variant::name).collect::<Vec<_>>())
         };
         assert_eq!(names(false, &["relay"]).expect("a variant"), ["none", "relay"]);
         let all = names(true, &[]).expect("all");
         assert_eq!((all.len(), &*all[0], &*all[8]), (9, "none", "direct-strip-100000"));
         assert!(names(false, &["direct-strip-1"]).is_err());
+        let watched = chosen(false, true, &[]).expect("all");
+        assert!(WATCHED.iter().all(|(one, other)| watched.contains(one) && watched.contains(other)));
     }
 }

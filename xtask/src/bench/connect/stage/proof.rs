@@ -56,14 +56,18 @@ impl Stage {
             });
             ensure!(arrived.is_ok(), "{}: the server has seen {got:?}, not {expected:?}", variant.name());
         }
-        if variants.contains(&Variant::Relay) {
-            let (_, agent) = &self.agents[0];
-            let count = usize::try_from(made)?;
-            agent.wait_access(count, |line| line["service"] == Variant::Relay.name())?;
+        for relayed in [Variant::Relay, Variant::RelayWatched] {
+            if variants.contains(&relayed) {
+                let (_, agent) = self.agent_of(relayed)?;
+                let count = usize::try_from(made)?;
+                agent.wait_access(count, |line| line["service"] == relayed.name())?;
+            }
         }
         for (place, agent) in &self.agents {
             let lines = agent.access_lines();
-            let passed = lines.iter().find(|line| line["service"] != Variant::Relay.name());
+            let relayed = [Variant::Relay, Variant::RelayWatched].map(Variant::name);
+            let passed =
+                lines.iter().find(|line| !relayed.iter().any(|name| line["service"] == name.as_str()));
             if let Some(line) = passed {
                 bail!(
                     "under {place:?} a connection that is the kernel's alone was relayed or logged, which is measured: {line}"
