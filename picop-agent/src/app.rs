@@ -23,6 +23,7 @@ use crate::{
         cgroup::{Cgroup, CgroupMount},
         graft_probe,
         heartbeat::{self, Heartbeat},
+        logs::{self, LogLevel},
         maps::{self, Maps},
         netns::NetnsThread,
         pins::Pins,
@@ -73,7 +74,8 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
 
     let netns = NetnsThread::spawn().context("cannot start the network namespace thread")?;
     let pins = args.pin_dir.as_deref().map(|dir| Pins::new(dir, &root)).transpose()?;
-    let Kernel { maps, told, attached, pins, own: _own_ops } = Kernel::take_over_or_make(pins, &root, &own)?;
+    let Kernel { maps, told, attached, pins, own: _own_ops } =
+        Kernel::take_over_or_make(pins, &root, &own, args.ebpf_log)?;
     maps.grafts.reset()?;
 
     let agent =
@@ -159,6 +161,7 @@ impl Agent {
         let admin = self.admin(reconciler.registry(), canary_rx.clone(), own_programs.clone())?;
         let reconciling = tokio::spawn(steady::reconcile(reconciler, self.routes.clone()));
         let (settled_tx, settled_rx) = watch::channel(false);
+        let logging = tokio::spawn(self.logging(own_programs.clone()));
         let counting = tokio::spawn(steady::make_room(Arc::clone(&self.maps), self.routes.clone()));
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
         let upkeep = tokio::spawn(upkeep::run(
@@ -185,7 +188,7 @@ impl Agent {
         };
 
         self.going(&server, stop, heartbeat).await;
-        for task in [counting, watching, telling, upkeep, reconciling, serving] {
+        for task in [logging, counting, watching, telling, upkeep, reconciling, serving] {
             task.abort();
         }
         drop(admin);
@@ -207,6 +210,16 @@ impl Agent {
         }
         tracing::info!("stopped");
         result
+    }
+
+    /// Has what the kernel programs log in this log, if they do.
+    fn logging(&self, programs: Vec<u32>) -> impl Future<Output = ()> + use<> {
+        let wanted = self.args.ebpf_log != LogLevel::Off;
+        async move {
+            if wanted {
+                logs::forward(programs).await;
+            }
+        }
     }
 
     fn always(&self) -> upkeep::Always {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use self::ask::{
     Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs,
 };
-use crate::{admin::DEFAULT_SOCKET, telemetry::logs::LogFormat};
+use crate::{admin::DEFAULT_SOCKET, intercept::logs::LogLevel, telemetry::logs::LogFormat};
 
 /// Routes pods' TCP connections by environment.
 #[derive(Debug, Parser)]
@@ -155,6 +155,11 @@ pub struct RunArgs {
     /// 50 ns.
     #[arg(long, env = "PICOP_BPF_STATS")]
     pub bpf_stats: bool,
+
+    /// What the kernel programs log, besides counting it: `warn` for connections that do not get what they should, `debug` for
+    /// each that gets a header. Off, they are loaded without it. Programs that are adopted keep their level.
+    #[arg(long, env = "PICOP_EBPF_LOG", value_enum, default_value_t)]
+    pub ebpf_log: LogLevel,
 
     /// Created when the agent is ready, removed when it stops being so.
     #[arg(long, env = "PICOP_READY_FILE", value_name = "FILE")]

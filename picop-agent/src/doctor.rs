@@ -27,7 +27,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::{cgroups::Cgroups, report::Report};
 use crate::{
     cli::DoctorArgs,
-    intercept::{netns::NetnsThread, object},
+    intercept::{logs::LogLevel, netns::NetnsThread, object},
 };
 
 /// Examines the node and prints what it found. Success means that the agent can run here.
@@ -69,7 +69,7 @@ async fn examine(wanted: Option<&Path>) -> Report {
     let (found, Cgroups { mount, attach_point, scratch }) = cgroups::checks(wanted);
     checks.extend(found);
 
-    let loaded = object::load();
+    let loaded = object::load(LogLevel::Off);
     checks.push(programs::object(loaded.as_ref().map(|_| ())));
     let (mut ebpf, fast_open) = loaded.map_or((None, None), |it| (Some(it.ebpf), Some(it.fast_open)));
     checks.extend(programs::interception(ebpf.as_mut(), scratch.as_ref()));

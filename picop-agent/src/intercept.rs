@@ -11,6 +11,7 @@ pub mod graft_probe;
 pub mod grafts;
 pub mod heartbeat;
 pub mod leave;
+pub mod logs;
 pub mod maps;
 pub mod netns;
 pub mod object;

@@ -17,6 +17,7 @@ use aya_ebpf::{
     macros::sk_msg,
     programs::SkMsgContext,
 };
+use aya_log_ebpf::warn;
 use picop_common::{
     connect::Event,
     header::MAX_LEN,
@@ -55,6 +56,7 @@ pub fn msg(ctx: SkMsgContext) -> u32 {
     let header = unsafe { HEADERS.get(key) };
     if header.is_none_or(|header| !inject(&ctx, header)) {
         happened(Event::InjectFailed);
+        warn!(&ctx, "a header cannot be written; the send fails");
         return sk_action::SK_DROP;
     }
     // Last: from here on the header is in the message.

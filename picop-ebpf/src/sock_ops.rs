@@ -22,6 +22,7 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
+use aya_log_ebpf::{debug, warn};
 use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event},
@@ -133,6 +134,7 @@ fn announce(ctx: &SockOpsContext, flow: &Flow, graft: u32) {
     };
     if ORIGINALS.insert(key, original, 0).is_err() {
         happened(Event::NoOriginal);
+        warn!(ctx, "socket {}: no room for where it wants to go; the agent resets it", cookie(ctx));
     }
 }
 
@@ -142,6 +144,7 @@ fn enrol(ctx: &SockOpsContext, flow: &mut Flow) {
     if unsafe { (*ctx.ops).bytes_acked } > 1 {
         // More than the SYN is acknowledged: it carried data (TCP Fast Open). A header would be in the middle.
         happened(Event::HeaderMissed);
+        warn!(ctx, "socket {}: its SYN carried data; there is no header", cookie(ctx));
         flow.state = FLOW_FAILED;
         set_callbacks(ctx, 0);
         return;
@@ -155,9 +158,11 @@ fn enrol(ctx: &SockOpsContext, flow: &mut Flow) {
     // SAFETY: the context belongs to this hook.
     if callbacks && SOCKS.update(&mut key, unsafe { &mut *ctx.ops }, 0).is_ok() {
         happened(Event::Enrolled);
+        debug!(ctx, "socket {}: enrolled for its header", cookie(ctx));
     } else {
         flow.state = FLOW_FAILED;
         happened(Event::EnrolFailed);
+        warn!(ctx, "socket {}: cannot be enrolled; there is no header", cookie(ctx));
     }
 }
 
@@ -183,6 +188,7 @@ fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow) {
 #[inline(always)]
 fn missed(ctx: &SockOpsContext, flow: &mut Flow) {
     happened(Event::HeaderMissed);
+    warn!(ctx, "socket {}: sent before it was enrolled; there is no header", cookie(ctx));
     unenrol(ctx, flow, Event::Unenrolled);
     flow.state = FLOW_FAILED;
 }

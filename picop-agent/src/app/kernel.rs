@@ -8,6 +8,7 @@ use aya::{
 
 use crate::intercept::{
     cgroup::Cgroup,
+    logs::LogLevel,
     maps::Maps,
     object::{self, Loaded},
     pins::Pins,
@@ -26,7 +27,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// Adopts what an agent of the same build left pinned, or loads and attaches (and pins) anew.
-    pub fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, own: &Cgroup) -> Result<Self> {
+    pub fn take_over_or_make(pins: Option<Pins>, root: &Cgroup, own: &Cgroup, log: LogLevel) -> Result<Self> {
         match pins {
             Some(mut pins) if pins.are_whole() => {
                 let (maps, told, attached) =
@@ -35,12 +36,12 @@ impl Kernel {
                 let own = programs::attach_to_own(&mut pins.agent_ops()?, own)?;
                 Ok(Self { maps, told, attached, pins: Some(pins), own })
             }
-            pins => Self::make(root, own, pins),
+            pins => Self::make(root, own, pins, log),
         }
     }
 
-    fn make(root: &Cgroup, own: &Cgroup, pins: Option<Pins>) -> Result<Self> {
-        let Loaded { mut ebpf, fast_open } = object::load()?;
+    fn make(root: &Cgroup, own: &Cgroup, pins: Option<Pins>, log: LogLevel) -> Result<Self> {
+        let Loaded { mut ebpf, fast_open } = object::load(log)?;
         if let Err(why) = fast_open {
             tracing::warn!(
                 why,

@@ -6,7 +6,7 @@ use aya::{
 };
 use picop_common::fastopen::FastOpenLayout;
 
-use super::btf;
+use super::{btf, logs::LogLevel};
 use crate::telemetry::chain;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/picop.o"));
@@ -34,10 +34,10 @@ pub struct Loaded {
 }
 
 /// Parses the object and creates its maps.
-pub fn load() -> Result<Loaded, LoadError> {
+pub fn load(log: LogLevel) -> Result<Loaded, LoadError> {
     let why = match btf::fast_open() {
         Ok(layout) => {
-            let mut ebpf = load_with(&layout)?;
+            let mut ebpf = load_with(&layout, log)?;
             match fast_open_is_seen(&mut ebpf) {
                 Ok(()) => return Ok(Loaded { ebpf, fast_open: Ok(()) }),
                 Err(error) => chain(&error),
@@ -45,14 +45,15 @@ pub fn load() -> Result<Loaded, LoadError> {
         }
         Err(error) => chain(&error),
     };
-    Ok(Loaded { ebpf: load_with(&FastOpenLayout::UNKNOWN)?, fast_open: Err(why) })
+    Ok(Loaded { ebpf: load_with(&FastOpenLayout::UNKNOWN, log)?, fast_open: Err(why) })
 }
 
-fn load_with(layout: &FastOpenLayout) -> Result<Ebpf, LoadError> {
+fn load_with(layout: &FastOpenLayout, log: LogLevel) -> Result<Ebpf, LoadError> {
     // Where these places are not known, nothing is redirected; `graft_probe` says so.
     let graft = btf::graft().unwrap_or_default();
     EbpfLoader::new()
         .override_global("FAST_OPEN", layout, true)
+        .override_global(aya_log::LEVEL, &(log as u8), true)
         .override_global("WRITE_SEQ_AT", &graft.write_seq, true)
         .override_global("ULP_OPS_AT", &graft.ulp_ops, true)
         .load(OBJECT)

@@ -5,6 +5,7 @@ mod failures;
 mod fastopen;
 mod forms;
 mod leave;
+mod logs;
 mod many;
 mod memory;
 mod peers;
