@@ -99,6 +99,7 @@ impl Reader {
                 bytes: None,
                 outcome: line.refused.then_some("refused"),
                 error: None,
+                is_first: spans.used(line.environment),
             });
         }
         self.hub.events().tell(|| Event {

@@ -211,6 +211,11 @@ impl AccessRecord {
     fn tell_span(&self, spans: &Spans) {
         let open = self.open();
         let decision = self.decision.as_ref();
+        let environment = decision.and_then(|d| d.environment.as_ref()).map(EnvId::as_str);
+        let is_first = spans.used(environment);
+        if !spans.wants(self.parent.as_ref()) {
+            return;
+        }
         let lasted = open.age();
         let at = |name, at: Option<Instant>| Some((name, at? - open.since));
         spans.tell(&Connection {
@@ -223,7 +228,7 @@ impl AccessRecord {
                 .collect(),
             workload: &open.workload,
             service: decision.and_then(|d| d.service.as_ref()).map(|s| s.name.as_str()),
-            environment: decision.and_then(|d| d.environment.as_ref()).map(EnvId::as_str),
+            environment,
             env_source: decision.map_or(EnvSource::None, |d| d.source).as_str(),
             original: self.original,
             backend: self.backend,
@@ -233,6 +238,7 @@ impl AccessRecord {
             bytes: Some((self.bytes_up, self.bytes_down)),
             outcome: Some(self.outcome.as_str()),
             error: self.error.as_deref(),
+            is_first,
         });
     }
 

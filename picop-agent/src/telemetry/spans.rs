@@ -9,7 +9,9 @@ mod queue;
 
 use std::{
     collections::{HashMap, HashSet},
-    env, io,
+    env,
+    hash::{BuildHasher as _, RandomState},
+    io,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -29,6 +31,10 @@ use opentelemetry_sdk::{
 use crate::protocol::Context;
 
 pub use queue::Stats;
+
+/// Of so many relayed connections that are part of no trace there is one span, if `OTEL_TRACES_SAMPLER` does not say
+/// otherwise. (OpenTelemetry's own default is one of each: 35 us of CPU time for every connection of a node.)
+const ONE_IN: u32 = 100;
 
 /// Environments that are remembered as seen.
 const ENVIRONMENTS: usize = 100_000;
@@ -53,6 +59,8 @@ pub struct Spans {
     tracer: SdkTracer,
     provider: SdkTracerProvider,
     queue: queue::Queue,
+    /// Whether the variables say which spans to make. If not, this does: what a caller samples, and a few of the others.
+    own_choice: bool,
     seen: Mutex<HashSet<String>>,
 }
 
@@ -91,6 +99,8 @@ pub struct Connection<'a> {
     pub outcome: Option<&'static str>,
     /// What went wrong.
     pub error: Option<&'a str>,
+    /// Whether it is the first of its environment.
+    pub is_first: bool,
 }
 
 /// Whether the variables ask for traces: they name an endpoint, and nothing forbids it.
@@ -116,7 +126,8 @@ impl Spans {
             .with_resource(resource)
             .with_span_processor(queue.processor())
             .build();
-        Ok(Self { tracer: provider.tracer("picop"), provider, queue, seen: Mutex::default() })
+        let own_choice = env::var_os("OTEL_TRACES_SAMPLER").is_none();
+        Ok(Self { tracer: provider.tracer("picop"), provider, queue, own_choice, seen: Mutex::default() })
     }
 
     /// What became of spans so far.
@@ -135,13 +146,30 @@ impl Spans {
         parent.span().span_context().is_valid().then_some(parent)
     }
 
+    /// Whether to make a span of a relayed connection, as far as that is decided here: before anything is put together for it.
+    pub fn wants(&self, parent: Option<&opentelemetry::Context>) -> bool {
+        match parent {
+            _ if !self.own_choice => true,
+            Some(parent) => parent.span().span_context().is_sampled(),
+            None => RandomState::new().hash_one(()).is_multiple_of(u64::from(ONE_IN)),
+        }
+    }
+
+    /// Says so when an environment is used for the first time.
+    pub fn used(&self, environment: Option<&str>) -> bool {
+        let Some(environment) = environment.filter(|environment| self.is_first(environment)) else {
+            return false;
+        };
+        tracing::info!(environment, "environment first used");
+        true
+    }
+
     /// Makes a connection's span, if it is sampled.
     pub fn tell(&self, it: &Connection<'_>) {
         let at = |after: Duration| it.began + after;
         let mut events: Vec<_> =
             it.happened.iter().map(|(name, after)| Event::new(*name, at(*after), Vec::new(), 0)).collect();
-        if let Some(environment) = it.environment.filter(|environment| self.is_first(environment)) {
-            tracing::info!(environment, "environment first used");
+        if let Some(environment) = it.environment.filter(|_| it.is_first) {
             let which = KeyValue::new("picop.environment", environment.to_owned());
             events.push(Event::new("environment first used", it.began, vec![which], 0));
         }
