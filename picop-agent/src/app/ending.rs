@@ -12,8 +12,9 @@ use crate::{
     relay::server::Server,
 };
 
-/// From "no more connections here" to closing the listeners. A handshake over loopback takes microseconds.
-const SETTLE: Duration = Duration::from_millis(20);
+/// From "no more connections here" to closing the listeners. A handshake over loopback takes microseconds, but between its
+/// hook and its SYN a process may be put off the CPU: on a busy machine for tens of milliseconds.
+const SETTLE: Duration = Duration::from_millis(200);
 
 impl Agent {
     /// Sends nobody here any more, and waits for those who are.
