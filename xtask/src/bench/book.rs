@@ -90,7 +90,7 @@ impl Book {
     fn markdown(&self, with_plots: bool) -> String {
         let mut text = "# What picop costs\n\n\
             <!-- Written by `cargo xtask bench report --docs` from the last results of all suites; do not edit. -->\n\n\
-            `cargo xtask bench` measures all of this (an hour and a half on two CPUs, as root, on a quiet machine), `cargo xtask \
+            `cargo xtask bench` measures all of this (as root, on a quiet machine; about three quarters of an hour on two CPUs), `cargo xtask \
             bench SUITE` a part of it. Everything is compared within one run, in which the variants alternate; intervals are of 95%. \
             Client, servers and everything in between share one machine, so a proxy's CPU time also shows in response times. \
             HAProxy, nginx and Envoy have one worker each, as the agent has where they are compared.\n"

@@ -43,28 +43,33 @@ fn connect(result: &Value) -> Option<String> {
     })
 }
 
-/// A figure of picop's best variant that a peer's best beats.
+/// A figure of one of picop's variants that a peer's best beats.
 struct Beaten {
     own: (String, f64),
     peer: (String, f64),
 }
 
-/// Picks the best of each side. `high` says whether much is good.
+/// Compares each of picop's with the best peer, and says where it is worse. `high` says whether much is good.
 fn beaten<'a>(
     figures: impl IntoIterator<Item = (&'a str, Option<f64>)>,
     is_picop: fn(&str) -> bool,
     is_peer: fn(&str) -> bool,
     high: bool,
-) -> Option<Beaten> {
+) -> Vec<Beaten> {
     let figures: Vec<_> = figures.into_iter().filter_map(|(name, figure)| Some((name, figure?))).collect();
-    let best = |which: fn(&str) -> bool| {
-        let own = figures.iter().filter(|(name, _)| which(name));
-        let best = own.min_by(|a, b| if high { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) });
-        best.map(|(name, figure)| ((*name).to_owned(), *figure))
-    };
-    let (own, peer) = (best(is_picop)?, best(is_peer)?);
-    let worse = if high { own.1 < peer.1 * (1.0 - TOLERANCE) } else { own.1 > peer.1 * (1.0 + TOLERANCE) };
-    worse.then_some(Beaten { own, peer })
+    let peers = figures.iter().filter(|(name, _)| is_peer(name));
+    let best = peers.min_by(|a, b| if high { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) });
+    let Some((peer, best)) = best else { return Vec::new() };
+    let worse = |own: f64| if high { own < best * (1.0 - TOLERANCE) } else { own > best * (1.0 + TOLERANCE) };
+    let own = figures.iter().filter(|(name, own)| is_picop(name) && worse(*own));
+    own.map(|(name, own)| Beaten { own: ((*name).to_owned(), *own), peer: ((*peer).to_owned(), *best) })
+        .collect()
+}
+
+/// What there is to say at one point.
+fn at(place: &str, beaten: &[Beaten], digits: usize, unit: &str) -> Option<String> {
+    let said: Vec<_> = beaten.iter().map(|beaten| beaten.said(digits, unit)).collect();
+    (!said.is_empty()).then(|| format!("{place}: {}", said.join(", ")))
 }
 
 impl Beaten {
@@ -104,8 +109,7 @@ fn relay(result: &Value) -> Vec<String> {
                 found.and_then(|(_, of)| of[key].as_f64())
             };
             let figures = variants.iter().map(|(name, of)| (&**name, figure(of)));
-            let beaten = beaten(figures, is_relay, is_proxy, high)?;
-            Some(format!("{clients} at once: {}", beaten.said(0, unit)))
+            at(&format!("{clients} at once"), &beaten(figures, is_relay, is_proxy, high), 0, unit)
         });
         tell(what, said.collect());
     }
@@ -133,10 +137,10 @@ fn relay(result: &Value) -> Vec<String> {
             false,
         ),
     ] {
-        let said = pointers.iter().filter_map(|(at, pointer)| {
+        let said = pointers.iter().filter_map(|(place, pointer)| {
             let figures =
                 variants.iter().map(|(name, of)| (&**name, of.pointer(pointer).and_then(Value::as_f64)));
-            Some(format!("{at}: {}", beaten(figures, is_relay, is_proxy, high)?.said(digits, unit)))
+            at(place, &beaten(figures, is_relay, is_proxy, high), digits, unit)
         });
         tell(what, said.collect());
     }
@@ -157,8 +161,7 @@ fn delay(result: &Value) -> Vec<String> {
         for (key, what) in [("p50_us", "median"), ("p99_us", "99th percentile")] {
             let said = clients.iter().filter_map(|clients| {
                 let figures = points.iter().map(|(name, of)| (&**name, of[how][clients][key].as_f64()));
-                let beaten = beaten(figures, is_picop, is_proxy, false)?;
-                Some(format!("{clients} clients: {}", beaten.said(0, " us")))
+                at(&format!("{clients} clients"), &beaten(figures, is_picop, is_proxy, false), 0, " us")
             });
             let said: Vec<_> = said.collect();
             if !said.is_empty() {
@@ -176,7 +179,7 @@ fn delay(result: &Value) -> Vec<String> {
             of[how][clients]["p50_us"].as_f64()
         };
         let figures = points.iter().map(|(name, of)| (&**name, figure(name, of)));
-        Some(format!("{clients} clients: {}", beaten(figures, is_picop, is_proxy, false)?.said(0, " us")))
+        at(&format!("{clients} clients"), &beaten(figures, is_picop, is_proxy, false), 0, " us")
     });
     let said: Vec<_> = said.collect();
     if !said.is_empty() {

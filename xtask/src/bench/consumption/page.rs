@@ -97,7 +97,7 @@ fn plots(section: &mut Section, of: &Consumption, names: &[&str], how: Connectio
         ] {
             let points =
                 points(plane, how)?.iter().map(|(rate, point)| (f64::from(*rate), get(point))).collect();
-            lines.push(Line { name: format!("{name}, {what}"), points });
+            lines.push(Line { second: what != "processes", ..Line::new(format!("{name}, {what}"), points) });
         }
     }
     section.plot(Plot {
@@ -130,12 +130,16 @@ fn memory(section: &mut Section, of: &Consumption, names: &[&str]) {
         ["", "services", "RSS before", "RSS after", "PSS after", "kernel maps", "idle CPU"],
         rows,
     );
-    let lines = names.iter().map(|name| Line {
-        name: (*name).to_owned(),
-        points: of.planes[*name]
-            .iter()
-            .map(|(services, plane)| (f64::from(*services), mebibytes(plane.after.rss + plane.after.maps)))
-            .collect(),
+    // The agent is one, whichever way requests take.
+    let agent = Variant::Relay.name();
+    let lines = names.iter().filter(|name| **name != Variant::Direct.name() || !names.contains(&agent));
+    let lines = lines.map(|name| {
+        let plane = |(services, plane): (&u16, &Plane)| {
+            (f64::from(*services), mebibytes(plane.after.rss + plane.after.maps))
+        };
+        let name = if *name == agent { "picop's agent" } else { *name };
+        let key = if name == "picop's agent" { agent } else { name };
+        Line::new(name, of.planes[key].iter().map(plane).collect())
     });
     section.plot(Plot {
         name: "consumption-memory".to_owned(),

@@ -55,7 +55,7 @@ pub fn section(delay: &Delay) -> Result<Section> {
                 let points = of(delay, name, how)?;
                 #[expect(clippy::cast_precision_loss, reason = "clients are few")]
                 let points = points.iter().map(|(clients, point)| (*clients as f64, get(point))).collect();
-                lines.push(Line { name: (*name).to_owned(), points });
+                lines.push(Line::new(*name, points));
             }
             section.plot(Plot {
                 name: format!(

@@ -7,7 +7,9 @@ use plotters::prelude::*;
 use plotters::style::FontStyle;
 
 /// In pixels.
-const SIZE: (u32, u32) = (860, 480);
+const SIZE: (u32, u32) = (900, 480);
+/// Beside the plot, for the lines' names.
+const NAMES: u32 = 230;
 /// Told apart also by those who do not see red and green as different (Okabe and Ito).
 const COLORS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
@@ -53,6 +55,15 @@ pub enum Scale {
 pub struct Line {
     pub name: String,
     pub points: Vec<(f64, f64)>,
+    /// Thin and with hollow points: another figure of what the line before it is about, in its colour.
+    pub second: bool,
+}
+
+impl Line {
+    /// A line of its own.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points, second: false }
+    }
 }
 
 impl Axis {
@@ -96,7 +107,7 @@ impl Plot {
             let finite = line.points.iter().all(|(x, y)| x.is_finite() && y.is_finite());
             ensure!(finite, "{} of {} has a point that is no number", line.name, self.name);
             let place = |(x, y): &(f64, f64)| Some((self.x.place(*x)?, self.y.place(*y)?));
-            lines.push((&*line.name, line.points.iter().filter_map(place).collect()));
+            lines.push((line, line.points.iter().filter_map(place).collect()));
         }
         Ok(lines)
     }
@@ -111,7 +122,7 @@ impl Plot {
         let area = SVGBackend::with_string(into, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         // The names of lines are beside the plot, where they cover none.
-        let (plot, names) = area.split_horizontally(SIZE.0 - 190);
+        let (plot, names) = area.split_horizontally(SIZE.0 - NAMES);
         let (x_of, y_of) = (x.scale, y.scale);
         let mut chart = ChartBuilder::on(&plot)
             .caption(&self.title, ("sans-serif", 17).into_font().style(FontStyle::Bold))
@@ -130,14 +141,21 @@ impl Plot {
             .x_label_formatter(&|at| number(x_of, *at))
             .y_label_formatter(&|at| number(y_of, *at))
             .draw()?;
-        for (number, (name, points)) in lines.iter().enumerate() {
-            let color = COLORS[number % COLORS.len()];
-            chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
-            chart.draw_series(points.iter().map(|at| Circle::new(*at, 4, color.filled())))?;
+        let mut last = 0;
+        for (number, (line, points)) in lines.iter().enumerate() {
+            let color = if line.second { last } else { color(&line.name, number) };
+            last = color;
+            let color = COLORS[color % COLORS.len()];
+            let width = if line.second { 1 } else { 2 };
+            let inside = if line.second { WHITE.filled() } else { color.filled() };
             let y = 52 + 22 * i32::try_from(number)?;
-            names.draw(&PathElement::new([(4, y), (26, y)], color.stroke_width(3)))?;
-            names.draw(&Circle::new((15, y), 4, color.filled()))?;
-            names.draw(&Text::new((*name).to_owned(), (32, y - 7), ("sans-serif", 14)))?;
+            chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(width)))?;
+            chart.draw_series(points.iter().map(|at| Circle::new(*at, 4, inside)))?;
+            chart.draw_series(points.iter().map(|at| Circle::new(*at, 4, color.stroke_width(2))))?;
+            names.draw(&PathElement::new([(4, y), (26, y)], color.stroke_width(width)))?;
+            names.draw(&Circle::new((15, y), 4, inside))?;
+            names.draw(&Circle::new((15, y), 4, color.stroke_width(2)))?;
+            names.draw(&Text::new(line.name.clone(), (32, y - 7), ("sans-serif", 14)))?;
         }
         area.present()?;
         drop((chart, plot, names));
@@ -145,8 +163,24 @@ impl Plot {
     }
 }
 
-/// A line's name, and where its points are.
-type Placed<'a> = (&'a str, Vec<(f64, f64)>);
+/// The same one for the same thing in all plots.
+fn color(name: &str, number: usize) -> usize {
+    let known = [
+        ("none", 0),
+        ("apart", 0),
+        ("direct", 2),
+        ("relay", 4),
+        ("graft", 3),
+        ("agent", 2),
+        ("haproxy", 1),
+        ("envoy", 5),
+        ("prox", 5),
+    ];
+    known.iter().find(|(part, _)| name.to_lowercase().contains(part)).map_or(number, |(_, color)| *color)
+}
+
+/// A line, and where its points are.
+type Placed<'a> = (&'a Line, Vec<(f64, f64)>);
 
 /// A range with marks at round numbers, of values or of their powers of ten.
 #[derive(Clone, Debug)]
@@ -251,8 +285,9 @@ pub mod tests {
             x: Axis::log("clients"),
             y: Axis::linear("p50 (us)"),
             lines: vec![
-                Line { name: "none".to_owned(), points: vec![(1.0, 90.0), (64.0, 700.0)] },
-                Line { name: "relay".to_owned(), points: vec![(1.0, 190.0), (64.0, 1400.0)] },
+                Line::new("none", vec![(1.0, 90.0), (64.0, 700.0)]),
+                Line::new("relay", vec![(1.0, 190.0), (64.0, 1400.0)]),
+                Line { second: true, ..Line::new("relay's CPU", vec![(1.0, 90.0), (64.0, 95.0)]) },
             ],
         }
     }
@@ -283,6 +318,14 @@ pub mod tests {
         assert_eq!(number(Scale::Linear, 0.25), "0.25");
         assert_eq!(number(Scale::Linear, 1_234_567.0), "1,234,567");
         assert_eq!(number(Scale::Linear, 0.0), "0");
+    }
+
+    #[test]
+    fn the_same_thing_has_the_same_colour() {
+        assert_eq!(color("picop-direct", 0), color("direct", 5));
+        assert_eq!(color("shared, picop relays", 3), color("relay", 1));
+        assert_ne!(color("envoy-per-service", 1), color("haproxy", 1));
+        assert_eq!(color("update", 7), 7);
     }
 
     #[test]

@@ -59,14 +59,12 @@ pub fn section(reduction: &Reduction) -> Section {
             ["environments", apart, proxies, relay, direct],
             rows,
         );
-        let lines = Scheme::ALL.map(|scheme| Line {
-            name: scheme.name().replace("shared, a proxy for each service", "shared, proxies"),
-            points: own()
-                .filter_map(|line| {
-                    let (_, count) = line.counts.iter().find(|(of, _)| *of == scheme)?;
-                    Some((f64::from(line.environments), f64::from(u32::try_from(count.all()).ok()?)))
-                })
-                .collect(),
+        let lines = Scheme::ALL.map(|scheme| {
+            let points = own().filter_map(|line| {
+                let (_, count) = line.counts.iter().find(|(of, _)| *of == scheme)?;
+                Some((f64::from(line.environments), f64::from(u32::try_from(count.all()).ok()?)))
+            });
+            Line::new(scheme.name().replace("a proxy for each service", "proxies"), points.collect())
         });
         section.plot(Plot {
             name: format!("reduction-{rate}"),

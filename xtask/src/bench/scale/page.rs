@@ -78,9 +78,7 @@ fn loaded(section: &mut Section, what: &str, tables: &[Loaded]) {
         title: format!("A connection, by {what}"),
         x: Axis::log(what),
         y: Axis::linear("whole connection, median (us)"),
-        lines: [Path::Direct, Path::Relay]
-            .map(|path| Line { name: path.name().to_owned(), points: points(&timing(path)) })
-            .to_vec(),
+        lines: [Path::Direct, Path::Relay].map(|path| Line::new(path.name(), points(&timing(path)))).to_vec(),
     });
     section.plot(Plot {
         name: format!("scale-{what}-memory"),
@@ -88,14 +86,8 @@ fn loaded(section: &mut Section, what: &str, tables: &[Loaded]) {
         x: Axis::log(what),
         y: Axis::log("MiB"),
         lines: vec![
-            Line {
-                name: "agent's RSS".to_owned(),
-                points: points(&|table| Some(kib(table.agent_rss_kb) / 1024.0)),
-            },
-            Line {
-                name: "kernel maps".to_owned(),
-                points: points(&|table| Some(kib(table.maps_kb) / 1024.0)),
-            },
+            Line::new("agent's RSS", points(&|table| Some(kib(table.agent_rss_kb) / 1024.0))),
+            Line::new("kernel maps", points(&|table| Some(kib(table.maps_kb) / 1024.0))),
         ],
     });
     section.plot(Plot {
@@ -103,10 +95,7 @@ fn loaded(section: &mut Section, what: &str, tables: &[Loaded]) {
         title: format!("From the file's change to the first connection by it, by {what}"),
         x: Axis::log(what),
         y: Axis::log("median (ms)"),
-        lines: vec![Line {
-            name: "update".to_owned(),
-            points: points(&|table| median(&mut table.updates_ms.clone())),
-        }],
+        lines: vec![Line::new("update", points(&|table| median(&mut table.updates_ms.clone())))],
     });
 }
 
@@ -154,14 +143,9 @@ fn held(section: &mut Section, scale: &Scale) {
     section.text(
         "Kernel slab is the whole machine's, client's and server's sockets included: what picop adds is the difference to `none`.",
     );
-    let line = |path: Path, get: fn(&Held) -> f64| Line {
-        name: path.name().to_owned(),
-        points: scale
-            .connections
-            .iter()
-            .filter(|held| held.path == path)
-            .map(|held| (float(held.connections), get(held)))
-            .collect(),
+    let line = |path: Path, get: fn(&Held) -> f64| {
+        let own = scale.connections.iter().filter(|held| held.path == path);
+        Line::new(path.name(), own.map(|held| (float(held.connections), get(held))).collect())
     };
     let paths = [Path::None, Path::Direct, Path::Relay];
     section.plot(Plot {
