@@ -36,7 +36,7 @@ pub enum Purpose {
     Test,
     /// The kernel matrix.
     Vm,
-    /// The proxies that the relay is measured against.
+    /// What the benchmarks run beside picop: the proxies it is measured against, and what counts instructions.
     Peers,
 }
 
