@@ -24,6 +24,7 @@ use stage::Stage;
 ///
 /// Needs root: pods are network namespaces and cgroups. Nothing of the machine's own network is touched.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Args {
     /// Take routes from a Kubernetes cluster's objects instead of a file: from a double of its API server, with pods laid out
     /// as a kubelet does it.

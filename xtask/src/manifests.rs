@@ -81,9 +81,12 @@ fn same_rules(fix: bool) -> Result<()> {
     };
     let rules = read("alerts.yaml")?;
     let rules = rules.lines().filter(|line| !line.starts_with('#'));
-    let indented: String =
-        rules.map(|line| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") }).collect();
-    let expected = RULE.to_owned() + &indented;
+    let mut expected = RULE.to_owned();
+    for line in rules {
+        expected.push_str(if line.is_empty() { "" } else { "  " });
+        expected.push_str(line);
+        expected.push('\n');
+    }
     if fix {
         fs::write(monitoring.join("prometheusrule.yaml"), expected).context("writing prometheusrule.yaml")?;
     } else if read("prometheusrule.yaml")? != expected {

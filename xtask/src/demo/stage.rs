@@ -88,12 +88,10 @@ impl Stage {
 
     /// What picop calls a service.
     pub fn service_name(&self, service: &str) -> String {
+        let port = if service == "db" { REDIS } else { HTTP };
         match &self.server {
             None => service.to_owned(),
-            Some(_) => {
-                let port = if service == "db" { REDIS } else { HTTP };
-                format!("{}/{service}:{port}", objects::NAMESPACE)
-            }
+            Some(_) => format!("{}/{service}:{port}", objects::NAMESPACE),
         }
     }
 

@@ -146,7 +146,7 @@ fn compressed(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    testbed::hex::encode(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]
