@@ -224,11 +224,13 @@ fn log(low: f64, high: f64) -> (f64, f64, Vec<f64>) {
     let factors: &[f64] = if high - low < 3.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     let marks: Vec<_> =
         powers.iter().flat_map(|power| factors.iter().map(move |n| power + n.log10())).collect();
-    // Reach to the marks around.
-    let before = marks.iter().copied().filter(|mark| *mark <= margin_low).fold(margin_low, f64::max);
-    let from = if margin_low - before < 0.3 { before } else { margin_low };
-    let marks = marks.into_iter().filter(|mark| (from..=margin_high).contains(mark)).collect();
-    (from, margin_high, marks)
+    // Reach to the marks around, where they are not far.
+    let before = marks.iter().copied().filter(|mark| *mark <= margin_low).fold(f64::NEG_INFINITY, f64::max);
+    let after = marks.iter().copied().filter(|mark| *mark >= margin_high).fold(f64::INFINITY, f64::min);
+    let from = if margin_low - before < 0.4 { before } else { margin_low };
+    let to = if after - margin_high < 0.4 { after } else { margin_high };
+    let marks = marks.into_iter().filter(|mark| (from..=to).contains(mark)).collect();
+    (from, to, marks)
 }
 
 /// Whole numbers.
@@ -314,6 +316,11 @@ pub mod tests {
         assert!((linear(-3.0, 4.0).0 + 3.0).abs() < 1e-9);
         let (from, to, marks) = log(0.0, 5.0);
         assert!(from <= 0.0 && to >= 5.0 && marks == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "{marks:?}");
+        let few = log(26.0_f64.log10(), 240.0_f64.log10()).2;
+        assert_eq!(
+            few.iter().map(|at| number(Scale::Log, *at)).collect::<Vec<_>>(),
+            ["20", "50", "100", "200", "500"]
+        );
         assert_eq!(number(Scale::Log, 4.0), "10,000");
         assert_eq!(number(Scale::Linear, 0.25), "0.25");
         assert_eq!(number(Scale::Linear, 1_234_567.0), "1,234,567");
