@@ -22,7 +22,7 @@ pub const SOCKS_FULL: usize = SOCKS_MAX - 16_384;
 pub const ORIGINALS_MAX: usize = 65_536;
 /// Most kinds of connections that are counted by the kernel: services by environments by reasons, as they are used on one
 /// node. Those beyond are counted by reason only.
-pub const USAGE_MAX: usize = 65_536;
+pub const USAGE_MAX: usize = 16_384;
 /// Slots for what is remembered of sockets: 4 MiB. A power of two, as a socket's cookie chooses one; who finds it taken has
 /// socket storage.
 pub const FLOW_SLOTS_MAX: usize = 65_536;
