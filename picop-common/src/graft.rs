@@ -31,8 +31,11 @@ pub const RELAY_SNDBUF: u64 = 3 << 19;
 /// Window that the agent's socket beside a source offers: what a source can pass before it has to wait. Small, so that the
 /// way back into the graft is short.
 pub const PASS_WINDOW: u64 = 64 << 10;
-/// `TCP_NOTSENT_LOWAT` of a source: it may queue one message that has not been sent, for the same reason.
-pub const PASS_LOWAT: u32 = 1;
+/// `TCP_NOTSENT_LOWAT` of a source, for the same reason: how much it may queue that has not been sent. Twice the largest segment
+/// and more, as epoll counts what is unsent twice: what an application itself holds back (MSG_MORE, TCP_CORK, Nagle's
+/// algorithm) is less than a segment, and would otherwise keep it from writing the rest, which is what sends it, until TCP's
+/// timer does after 200 ms.
+pub const PASS_LOWAT: u32 = 2 * (64 << 10) + 1;
 
 /// What a segment's head may cost, and how many bytes of a message share one for sure (a target whose peer has a window
 /// of twice that or more makes no smaller ones).

@@ -1,5 +1,6 @@
 //! The graft: payload carried past the agent, in order and whole, and back through it whenever it must.
 
+mod cork;
 mod counts;
 mod ends;
 mod order;
