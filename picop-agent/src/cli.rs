@@ -235,6 +235,11 @@ pub struct SourceArgs {
     /// account]
     #[arg(long, value_name = "FILE", requires = "kubernetes")]
     kubeconfig: Option<PathBuf>,
+
+    /// With --kubernetes: write the statuses of picop's own kinds, if no other agent does. The Lease by which agents agree on
+    /// who does is in this namespace. Without it, this agent writes nothing.
+    #[arg(long, env = "PICOP_LEASE_NAMESPACE", value_name = "NAMESPACE")]
+    lease_namespace: Option<String>,
 }
 
 impl SourceArgs {
@@ -245,6 +250,7 @@ impl SourceArgs {
             None => Origin::Kubernetes(Options {
                 kubeconfig: self.kubeconfig.clone(),
                 node: self.node_name.clone().unwrap_or_default(),
+                lease_namespace: self.lease_namespace.clone(),
             }),
         }
     }

@@ -30,7 +30,6 @@ use self::store::Store;
 const TOKEN: &str = "the-double's-token";
 
 /// How a server fails its clients.
-#[expect(clippy::struct_excessive_bools, reason = "faults are independent of one another")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Every request is answered 401.
@@ -43,8 +42,6 @@ pub struct Faults {
     pub cut_after: Option<usize>,
     /// Watches of forgotten versions are answered 410 at once, and not within the stream.
     pub gone_at_once: bool,
-    /// Watches say nothing more, and never end.
-    pub mute: bool,
 }
 
 /// A running API server. It ends when this is dropped.

@@ -13,6 +13,7 @@ pub mod names;
 pub mod objects;
 pub mod problem;
 mod settle;
+pub mod status;
 mod wire;
 
 use std::{path::PathBuf, sync::Arc};
@@ -36,6 +37,8 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// The node whose pods are routed.
     pub node: String,
+    /// The namespace of the Lease by which agents agree on who writes statuses. Without one, this agent writes none.
+    pub lease_namespace: Option<String>,
 }
 
 /// What is followed, and what became of it.

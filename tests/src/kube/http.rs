@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::service::service_fn;
@@ -16,8 +16,12 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
 use super::path::{Named, Query, Selector, parse};
+use super::store::Refused;
 use super::watch::Watch;
 use super::{Shared, TOKEN};
+
+/// The largest object that is taken.
+const MAX_BODY: usize = 1 << 20;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -76,7 +80,14 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         return Ok(unknown());
     }
     let query = Query::new(uri.query().unwrap_or_default());
-    Ok(match (method, &named.name) {
+    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
+        Ok(body) => serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+        Err(error) => return Ok(refuse(400, "BadRequest", &error.to_string())),
+    };
+    Ok(match (method.clone(), &named.name) {
+        (Method::POST | Method::PUT | Method::PATCH | Method::DELETE, _) => {
+            write(&method, &named, body, &shared)
+        }
         (Method::GET, None) if query.is("watch") => watch(&named, &query, shared),
         (Method::GET, None) => list(&named, &query, &shared),
         (Method::GET, Some(name)) => match shared.store().get(named.kind, &named.namespace, name) {
@@ -85,6 +96,17 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         },
         _ => refuse(405, "MethodNotAllowed", "the double does not do that"),
     })
+}
+
+fn write(method: &Method, named: &Named, body: Value, shared: &Shared) -> Response<Body> {
+    let written = shared.store().write(method.as_str(), named, body);
+    match written {
+        Ok((version, object)) => {
+            shared.tell(version);
+            json_answer(if method == Method::POST { 201 } else { 200 }, &object)
+        }
+        Err(Refused { code, reason, message }) => refuse(code, reason, &message),
+    }
 }
 
 fn watch(named: &Named, query: &Query, shared: Arc<Shared>) -> Response<Body> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::kinds::Kind;
-use super::path::Selector;
+use super::path::{Named, Selector};
 
 type Key = (Kind, String, String);
 
@@ -41,6 +41,19 @@ pub(super) struct Page {
     pub version: u64,
     pub items: Vec<Value>,
     pub token: Option<String>,
+}
+
+/// What a client wanted to write was not taken.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub code: u16,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+fn refused(code: u16, reason: &'static str, named: &Named) -> Refused {
+    let name = named.name.as_deref().unwrap_or_default();
+    Refused { code, reason, message: format!("{:?} {}/{name}: {reason}", named.kind, named.namespace) }
 }
 
 /// A version is forgotten.
@@ -99,6 +112,60 @@ impl Store {
         Ok(self.version)
     }
 
+    /// A client's POST, PUT, merge PATCH or DELETE. The status of an object that has one is written by its subresource only, and
+    /// nothing else by that.
+    pub(super) fn write(
+        &mut self,
+        method: &str,
+        named: &Named,
+        body: Value,
+    ) -> Result<(u64, Value), Refused> {
+        let name = named.name.clone().or_else(|| body["metadata"]["name"].as_str().map(str::to_owned));
+        let name = name.ok_or_else(|| refused(400, "BadRequest", named))?;
+        let old = self.get(named.kind, &named.namespace, &name);
+        let (old, mut object) = match (method, old) {
+            ("POST", Some(_)) => return Err(refused(409, "AlreadyExists", named)),
+            ("POST", None) => (Value::Null, body),
+            (_, None) => return Err(refused(404, "NotFound", named)),
+            ("DELETE", Some(old)) => {
+                let uid = &body["preconditions"]["uid"];
+                if !uid.is_null() && *uid != old["metadata"]["uid"] {
+                    return Err(refused(409, "Conflict", named));
+                }
+                let version = self.delete(named.kind, &named.namespace, &name);
+                return version.map(|version| (version, old)).map_err(|_| refused(404, "NotFound", named));
+            }
+            ("PUT", Some(old)) => {
+                let version = &body["metadata"]["resourceVersion"];
+                if !version.is_null() && *version != old["metadata"]["resourceVersion"] {
+                    return Err(refused(409, "Conflict", named));
+                }
+                (old, body)
+            }
+            (_, Some(old)) => {
+                let mut object = old.clone();
+                merge(&mut object, body);
+                (old, object)
+            }
+        };
+        if named.kind.is_custom() && !old.is_null() {
+            if named.subresource.as_deref() == Some("status") {
+                object = Value::clone(&old).with_status(object["status"].take());
+            } else {
+                object = object.with_status(old["status"].clone());
+            }
+        }
+        let (api_version, kind, ..) = named.kind.names();
+        object["apiVersion"] = json!(api_version);
+        object["kind"] = json!(kind);
+        object["metadata"]["name"] = json!(name);
+        if !named.namespace.is_empty() {
+            object["metadata"]["namespace"] = json!(named.namespace);
+        }
+        let version = self.apply(object).map_err(|_| refused(422, "Invalid", named))?;
+        Ok((version, self.get(named.kind, &named.namespace, &name).unwrap_or_default()))
+    }
+
     pub(super) fn compact(&mut self) {
         self.oldest = self.version;
         self.events.clear();
@@ -134,6 +201,40 @@ impl Store {
         }
         let from = self.events.partition_point(|event| event.version <= version);
         Ok(self.events[from..].iter().filter(|event| event.kind == kind).cloned().collect())
+    }
+}
+
+trait WithStatus {
+    fn with_status(self, status: Value) -> Self;
+}
+
+impl WithStatus for Value {
+    fn with_status(mut self, status: Value) -> Self {
+        if let Some(fields) = self.as_object_mut() {
+            match status {
+                Self::Null => drop(fields.remove("status")),
+                status => drop(fields.insert("status".to_owned(), status)),
+            }
+        }
+        self
+    }
+}
+
+/// RFC 7386.
+fn merge(to: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *to = patch;
+        return;
+    };
+    if !to.is_object() {
+        *to = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            to.as_object_mut().map(|fields| fields.remove(&key));
+        } else {
+            merge(&mut to[&key], value);
+        }
     }
 }
 

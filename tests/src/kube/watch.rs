@@ -45,9 +45,6 @@ impl Watch {
         loop {
             newest.borrow_and_update();
             let faults = shared.faults();
-            if faults.mute {
-                return lines.closed().await;
-            }
             let events = shared.store().since(self.kind, self.from);
             let Ok(events) = events else {
                 let gone = status(410, "Expired", &format!("too old resource version: {}", self.from));

@@ -5,6 +5,7 @@ mod chaos;
 mod layouts;
 mod outage;
 mod shop;
+mod statuses;
 mod streams;
 mod traffic;
 

@@ -11,6 +11,8 @@ use testbed::{Agent, AgentOptions, Client, Cluster, Pod, Proc, wait_until};
 
 use crate::Result;
 
+pub type Boxed = Box<dyn std::error::Error>;
+
 pub const NODE: &str = "node-1";
 pub const SOON: Duration = Duration::from_secs(10);
 pub const PORT: u16 = 80;

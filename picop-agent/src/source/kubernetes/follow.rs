@@ -262,6 +262,11 @@ fn next_version(version: &mut String, object: &impl Resource) -> Result<(), Brok
     Ok(())
 }
 
+/// Any time up to `most`. A hasher's keys are random, and this is no secret.
+pub(super) fn chance(most: Duration) -> Duration {
+    most / 1000 * u32::try_from(RandomState::new().hash_one(0) % 1001).unwrap_or_default()
+}
+
 /// Longer and longer pauses, each with chance in it: a thousand agents lose their server at the same time.
 #[derive(Debug)]
 struct Backoff(Duration);
@@ -280,9 +285,7 @@ impl Backoff {
     fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(Self::LAST);
-        // A hasher's keys are random, and this is no secret.
-        let chance = u32::try_from(RandomState::new().hash_one(0) % 1000).unwrap_or_default();
-        pause / 2 + pause / 2000 * chance
+        pause / 2 + chance(pause / 2)
     }
 
     fn reset(&mut self) {
@@ -291,16 +294,4 @@ impl Backoff {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..12).map(|_| backoff.next()).collect();
-        assert!(pauses[0] <= Backoff::FIRST && pauses[0] >= Backoff::FIRST / 2, "{pauses:?}");
-        assert!(pauses[11] <= Backoff::LAST && pauses[11] >= Backoff::LAST / 2, "{pauses:?}");
-        backoff.reset();
-        assert!(backoff.next() <= Backoff::FIRST);
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use serde::{Serialize, Serializer};
 
 use super::{
-    crd::{Environment, ServicePolicy, ServicePolicySpec},
+    crd::{Environment, EnvironmentStatus, OnExpiry, ServicePolicy, ServicePolicySpec, ServicePolicyStatus},
     names, wire,
 };
 use crate::route::PodUid;
@@ -303,16 +303,27 @@ impl From<&wire::Namespace> for Namespace {
 }
 
 /// What is kept of an [`Environment`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lifetime {
+    /// Which object of that name it is.
+    pub uid: Arc<str>,
     /// When its routes go.
     pub until: Option<Seconds>,
+    /// What becomes of it then.
+    pub on_expiry: OnExpiry,
+    /// What is written of it.
+    pub status: Arc<EnvironmentStatus>,
 }
 
 impl From<&Environment> for Lifetime {
     fn from(environment: &Environment) -> Self {
         let ttl = environment.spec.ttl_seconds.map(i64::from);
-        Self { until: ttl.map(|ttl| created(environment).saturating_add(ttl)) }
+        Self {
+            uid: environment.metadata.uid.as_deref().unwrap_or_default().into(),
+            until: ttl.map(|ttl| created(environment).saturating_add(ttl)),
+            on_expiry: environment.spec.on_expiry,
+            status: Arc::new(environment.status.clone().unwrap_or_default()),
+        }
     }
 }
 
@@ -323,11 +334,17 @@ pub struct Policy {
     pub created: Seconds,
     /// What it says.
     pub spec: Arc<ServicePolicySpec>,
+    /// What is written of it.
+    pub status: Arc<ServicePolicyStatus>,
 }
 
 impl From<&ServicePolicy> for Policy {
     fn from(policy: &ServicePolicy) -> Self {
-        Self { created: created(policy), spec: Arc::new(policy.spec.clone()) }
+        Self {
+            created: created(policy),
+            spec: Arc::new(policy.spec.clone()),
+            status: Arc::new(policy.status.clone().unwrap_or_default()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::pending,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -18,6 +19,7 @@ use super::{
     follow::Follow,
     objects::{Objects, Seconds, Slice},
     problem::Problem,
+    status::{self, Wanted},
     wire,
 };
 use crate::{
@@ -81,6 +83,10 @@ impl Settler {
         };
         let (out, mut updates) = mpsc::channel(WAITING);
         let mut tasks = JoinSet::new();
+        let (wanted, wanted_rx) = watch::channel(Arc::new(Wanted::default()));
+        if let Some(namespace) = options.lease_namespace {
+            tasks.spawn(status::run(client.clone(), namespace, options.node.clone(), wanted_rx));
+        }
         let kinds = follow_all(&mut tasks, &client, options.node, &out);
         drop(out);
         let mut state =
@@ -92,7 +98,9 @@ impl Settler {
                 _ = self.asked.recv() => return,
             }
         }
-        let Built { table, problems, mut again_at, .. } = build(&state.objects, now());
+        let built = build(&state.objects, now());
+        wanted.send_replace(Arc::new(status::wanted(&state.objects, &built, now())));
+        let Built { table, problems, mut again_at, .. } = built;
         state.tell(problems);
         let table = match table {
             Ok(table) => table,
@@ -130,6 +138,7 @@ impl Settler {
                 state.take(update);
             }
             let built = build(&state.objects, now());
+            wanted.send_replace(Arc::new(status::wanted(&state.objects, &built, now())));
             again_at = built.again_at;
             state.tell(built.problems);
             self.settle(built.table.map_err(|error| chain(&error)));
@@ -174,6 +183,9 @@ pub(super) fn replace(handle: &RouteHandle, table: RouteTable) -> Result<(), Not
     Ok(())
 }
 
+/// How many kinds are followed.
+const KINDS: usize = 6;
+
 /// Starts to follow every kind; says how many there are.
 fn follow_all(tasks: &mut JoinSet<()>, client: &Client, node: String, out: &mpsc::Sender<Update>) -> usize {
     let node_pods = format!("spec.nodeName={node}");
@@ -212,7 +224,7 @@ fn follow_all(tasks: &mut JoinSet<()>, client: &Client, node: String, out: &mpsc
     follow!(wire::Namespace, "Namespace", Namespaces, None, false);
     follow!(Environment, "Environment", Environments, None, true);
     follow!(ServicePolicy, "ServicePolicy", Policies, None, true);
-    tasks.len()
+    KINDS
 }
 
 /// What is known of the cluster.

@@ -1,0 +1,270 @@
+//! The statuses of picop's own kinds: what they should be, and who writes them.
+//!
+//! Every agent sees the same objects, so any of them can write, and one does: the holder of the Lease [`LEASE`]. It is asked for
+//! only while something is unwritten, so a cluster at rest costs nothing; whoever does not hold it waits first, and finds in
+//! most cases that it is written. An object is written at most once in [`PACE`], and only if something in its status is
+//! different. Merge patches of the holder's cannot conflict; two holders (a clock that stood still) would write the same.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease as LeaseObject, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, ObjectMeta, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::json;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Built,
+    crd::{Environment, EnvironmentStatus, OnExpiry, ServicePolicy, ServicePolicyStatus, VariantStatus},
+    follow::chance,
+    objects::{Name, Objects, Seconds},
+    problem::Problem,
+};
+use crate::{protocol::EnvId, telemetry::chain};
+
+/// The Lease's name.
+pub const LEASE: &str = "picop-status";
+
+/// How often the holder writes.
+const PACE: Duration = Duration::from_secs(2);
+
+/// How long others leave it to the holder, at least.
+const LEAVE: Duration = Duration::from_secs(5);
+
+/// How long a Lease that is not renewed holds, by the clock of whoever looks at it.
+const HELD: Duration = Duration::from_secs(30);
+
+/// Most variants that a status lists.
+const LISTED: usize = 100;
+
+/// What is to be written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wanted {
+    environments: BTreeMap<Name, EnvironmentStatus>,
+    policies: BTreeMap<Name, ServicePolicyStatus>,
+    /// Environments that are to go, by their UIDs: not others of the same names.
+    ended: BTreeMap<Name, String>,
+}
+
+impl Wanted {
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
+        self.environments.is_empty() && self.policies.is_empty() && self.ended.is_empty()
+    }
+}
+
+/// What differs from what is written already.
+pub fn wanted(objects: &Objects, built: &Built, now: Seconds) -> Wanted {
+    let mut wanted = Wanted::default();
+    for (name, lifetime) in &objects.environments {
+        let ended = lifetime.until.is_some_and(|until| until <= now);
+        if ended && lifetime.on_expiry == OnExpiry::Delete {
+            wanted.ended.insert(name.clone(), lifetime.uid.to_string());
+            continue;
+        }
+        let variants = EnvId::new(&name.name).ok().and_then(|env| built.environments.get(&env));
+        let variants = variants.map_or(&[][..], Vec::as_slice);
+        let (active, reason, message) = match (ended, variants.len()) {
+            (true, _) => (false, "Expired", "its time has run out; its connections go to bases".to_owned()),
+            (false, 0) => (false, "NoVariants", "no Service has a variant in it".to_owned()),
+            (false, count) => (true, "Routed", format!("{count} Services have a variant in it")),
+        };
+        let status = EnvironmentStatus {
+            conditions: conditions("Active", active, reason, message, &lifetime.status.conditions, now),
+            variant_count: u32::try_from(variants.len()).unwrap_or(u32::MAX),
+            variants: variants.iter().take(LISTED).map(described).collect(),
+            expires_at: lifetime.until.and_then(time),
+        };
+        if status != *lifetime.status {
+            wanted.environments.insert(name.clone(), status);
+        }
+    }
+    for (name, policy) in &objects.policies {
+        let problems: Vec<&Problem> =
+            built.problems.iter().filter(|it| it.kind == "ServicePolicy" && it.object == *name).collect();
+        let reason = problems.first().map_or("Accepted", |first| first.reason.as_str());
+        let messages: Vec<_> = problems.iter().map(|it| &*it.message).collect();
+        let old = &policy.status.conditions;
+        let conditions = conditions("Accepted", problems.is_empty(), reason, messages.join("; "), old, now);
+        let status = ServicePolicyStatus { conditions };
+        if status != *policy.status {
+            wanted.policies.insert(name.clone(), status);
+        }
+    }
+    wanted
+}
+
+fn described(variant: &super::Variant) -> VariantStatus {
+    VariantStatus {
+        service: variant.service.to_string(),
+        variant: variant.variant.to_string(),
+        since: time(variant.since),
+        ready: u32::try_from(variant.ready).unwrap_or(u32::MAX),
+    }
+}
+
+/// The one condition; its time is the old one's as long as it says the same.
+fn conditions(
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: String,
+    old: &[Condition],
+    now: Seconds,
+) -> Vec<Condition> {
+    let status = if holds { "True" } else { "False" };
+    let old = old.iter().find(|it| it.type_ == kind && it.status == status);
+    let since = old.map(|it| it.last_transition_time.clone()).or_else(|| time(now));
+    vec![Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        last_transition_time: since.unwrap_or(Time(Timestamp::UNIX_EPOCH)),
+        observed_generation: None,
+    }]
+}
+
+fn time(seconds: Seconds) -> Option<Time> {
+    Timestamp::from_second(seconds).ok().map(Time)
+}
+
+/// Writes what is wanted, as long as there is somebody who wants. `namespace` is where the Lease is, `me` who holds it.
+pub(super) async fn run(
+    client: Client,
+    namespace: String,
+    me: String,
+    mut wanted: watch::Receiver<Arc<Wanted>>,
+) {
+    let mut lease = Lease { api: Api::namespaced(client.clone(), &namespace), me, seen: None, held: false };
+    let mut said = None;
+    loop {
+        if wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
+            return;
+        }
+        sleep(if lease.held { PACE } else { LEAVE + chance(LEAVE * 2) }).await;
+        let now = Arc::clone(&wanted.borrow_and_update());
+        if now.is_empty() {
+            continue;
+        }
+        let result = match lease.hold().await {
+            Ok(true) => write(&client, &now).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let error = result.err().map(|error| chain(&error));
+        if let Some(error) = &error
+            && said.as_ref() != Some(error)
+        {
+            tracing::warn!(error, "statuses cannot be written; trying again");
+        }
+        said = error;
+    }
+}
+
+async fn write(client: &Client, wanted: &Wanted) -> Result<(), kube::Error> {
+    let params = PatchParams::default();
+    let environments: Api<Environment> = Api::all(client.clone());
+    for (name, status) in &wanted.environments {
+        let patch = Patch::Merge(json!({"status": status}));
+        gone_is_fine(environments.patch_status(&name.name, &params, &patch).await)?;
+    }
+    for (name, status) in &wanted.policies {
+        let policies: Api<ServicePolicy> = Api::namespaced(client.clone(), &name.namespace);
+        let patch = Patch::Merge(json!({"status": status}));
+        gone_is_fine(policies.patch_status(&name.name, &params, &patch).await)?;
+    }
+    for (name, uid) in &wanted.ended {
+        let only = Preconditions { uid: Some(uid.clone()), resource_version: None };
+        gone_is_fine(environments.delete(&name.name, &DeleteParams::default().preconditions(only)).await)?;
+        tracing::info!(environment = %name, "an environment whose time has run out is deleted");
+    }
+    Ok(())
+}
+
+/// An object that is gone needs nothing; one of another UID is another one.
+fn gone_is_fine<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Who writes.
+struct Lease {
+    api: Api<LeaseObject>,
+    me: String,
+    /// The version that was last seen, and since when: other clocks are not trusted.
+    seen: Option<(String, Instant)>,
+    held: bool,
+}
+
+impl Lease {
+    /// Whether it is held: renewed, or taken, if nobody has it any more.
+    async fn hold(&mut self) -> Result<bool, kube::Error> {
+        self.held = match self.api.get_opt(LEASE).await? {
+            None => {
+                won(self.api.create(&PostParams::default(), &self.renewed(LeaseObject::default())).await)?
+            }
+            Some(lease) if self.may_take(&lease) => {
+                won(self.api.replace(LEASE, &PostParams::default(), &self.renewed(lease)).await)?
+            }
+            Some(_) => false,
+        };
+        Ok(self.held)
+    }
+
+    fn may_take(&mut self, lease: &LeaseObject) -> bool {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        if holder.is_empty() || holder == self.me {
+            return true;
+        }
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        match &self.seen {
+            Some((seen, since)) if *seen == version => since.elapsed() >= HELD,
+            _ => {
+                self.seen = Some((version, Instant::now()));
+                false
+            }
+        }
+    }
+
+    /// With its version: whoever writes on top of another version loses.
+    fn renewed(&self, old: LeaseObject) -> LeaseObject {
+        let spec = old.spec.unwrap_or_default();
+        let other = spec.holder_identity.as_ref() != Some(&self.me);
+        let now = MicroTime(Timestamp::now());
+        LeaseObject {
+            metadata: ObjectMeta {
+                name: Some(LEASE.to_owned()),
+                resource_version: old.metadata.resource_version,
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.me.clone()),
+                lease_duration_seconds: i32::try_from(HELD.as_secs()).ok(),
+                lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(other)),
+                acquire_time: if other { Some(now.clone()) } else { spec.acquire_time },
+                renew_time: Some(now),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+}
+
+/// Somebody else may have been first.
+fn won<T>(result: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
