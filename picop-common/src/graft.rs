@@ -31,11 +31,21 @@ pub const RELAY_SNDBUF: u64 = 3 << 19;
 /// Window that the agent's socket beside a source offers: what a source can pass before it has to wait. Small, so that the
 /// way back into the graft is short.
 pub const PASS_WINDOW: u64 = 64 << 10;
-/// `TCP_NOTSENT_LOWAT` of a source, for the same reason: how much it may queue that has not been sent. Twice the largest segment
-/// and more, as epoll counts what is unsent twice: what an application itself holds back (MSG_MORE, TCP_CORK, Nagle's
-/// algorithm) is less than a segment, and would otherwise keep it from writing the rest, which is what sends it, until TCP's
-/// timer does after 200 ms.
-pub const PASS_LOWAT: u32 = 2 * (64 << 10) + 1;
+/// `TCP_NOTSENT_LOWAT` of a source with segments of at most `mss` bytes, for the same reason: how much it may queue that has not
+/// been sent. What an application itself holds back (MSG_MORE, TCP_CORK, Nagle's algorithm) is less than a segment, and must
+/// leave it room for the rest, which is what sends it: TCP's timer does only after 200 ms. Epoll counts what is unsent twice.
+pub const fn pass_lowat(mss: u32) -> u32 {
+    let mss = if mss > SEGMENT_MAX { SEGMENT_MAX } else { mss };
+    2 * mss + 1
+}
+
+/// Whether [`pass_lowat`] may have set this, for whatever segments: nobody else sets an odd one.
+pub const fn is_pass_lowat(lowat: u32) -> bool {
+    lowat % 2 == 1 && lowat <= pass_lowat(SEGMENT_MAX)
+}
+
+/// Larger segments there are not.
+const SEGMENT_MAX: u32 = 64 << 10;
 
 /// What a segment's head may cost, and how many bytes of a message share one for sure (a target whose peer has a window
 /// of twice that or more makes no smaller ones).

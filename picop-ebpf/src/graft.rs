@@ -24,7 +24,8 @@ use picop_common::{
     addr::PortBe,
     connect::Event,
     graft::{
-        DOWN, Direction, Facts, OFF, PASS_LOWAT, Pairing, Slot, Source, Target, UP, WAITING, Why, decide,
+        DOWN, Direction, Facts, OFF, Pairing, Slot, Source, Target, UP, WAITING, Why, decide, is_pass_lowat,
+        pass_lowat,
     },
     maps::OriginalKey,
 };
@@ -234,8 +235,7 @@ fn enrol(ctx: &SockOpsContext, slot: u32, side: u32, first: u32) -> bool {
             (&raw mut (*slot).taken_ns).write_volatile(bpf_ktime_get_ns());
         }
     }
-    let mut lowat = PASS_LOWAT;
-    limit(ctx, &mut lowat, 0);
+    limit(ctx);
     // SAFETY: the context belongs to this hook.
     if SOURCES.update(key, unsafe { &mut *ctx.ops }, 0).is_ok() {
         return true;
@@ -243,8 +243,7 @@ fn enrol(ctx: &SockOpsContext, slot: u32, side: u32, first: u32) -> bool {
     happened(Event::GraftFailed);
     // SAFETY: as above.
     unsafe { (&raw mut (*direction).source).write_volatile(0) };
-    let mut none = 0;
-    limit(ctx, &mut none, PASS_LOWAT);
+    unlimit(ctx);
     set_callbacks(ctx, 0);
     false
 }
@@ -278,27 +277,47 @@ pub fn followed(ctx: &SockOpsContext, op: u32) {
         source.left = 1;
         // SAFETY: `sock_ops` may delete from a sockhash. The agent or, at TCP_CLOSE, the kernel may have done so already.
         unsafe { bpf_map_delete_elem(&raw const SOURCES as *mut _, (&raw const source.cookie).cast()) };
-        let mut none = 0;
-        limit(ctx, &mut none, PASS_LOWAT);
+        unlimit(ctx);
         set_callbacks(ctx, 0);
         happened(Event::GraftLeft);
     }
 }
 
-/// Sets TCP_NOTSENT_LOWAT, if it is what it was when nobody else has set it.
+const IPPROTO_TCP: i32 = 6;
+const TCP_NOTSENT_LOWAT: i32 = 25;
+
+/// Sets TCP_NOTSENT_LOWAT, if nobody else has. (Without it the way back into the graft is longer, that is all.)
 #[inline(always)]
-fn limit(ctx: &SockOpsContext, to: &mut u32, from: u32) {
-    const IPPROTO_TCP: i32 = 6;
-    const TCP_NOTSENT_LOWAT: i32 = 25;
-    let mut is = u32::MAX;
-    // SAFETY: the helpers take this hook's context, and a buffer of four bytes on the stack.
-    unsafe {
-        let read = bpf_getsockopt(ctx.as_ptr(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, (&raw mut is).cast(), 4);
-        if read == 0 && is == from {
-            // Without it the way back into the graft is longer, that is all.
-            bpf_setsockopt(ctx.as_ptr(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, (&raw mut *to).cast(), 4);
-        }
+fn limit(ctx: &SockOpsContext) {
+    // SAFETY: the hook's own context.
+    let mut lowat = pass_lowat(unsafe { (&raw const (*ctx.ops).mss_cache).read_volatile() });
+    if lowat_of(ctx) == Some(0) {
+        set_lowat(ctx, &mut lowat);
     }
+}
+
+/// Takes it back, if nobody else has set it since.
+#[inline(always)]
+fn unlimit(ctx: &SockOpsContext) {
+    let mut none = 0;
+    if lowat_of(ctx).is_some_and(is_pass_lowat) {
+        set_lowat(ctx, &mut none);
+    }
+}
+
+#[inline(always)]
+fn lowat_of(ctx: &SockOpsContext) -> Option<u32> {
+    let mut lowat = 0_u32;
+    // SAFETY: the helper takes this hook's context, and a buffer of four bytes on the stack.
+    let read =
+        unsafe { bpf_getsockopt(ctx.as_ptr(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, (&raw mut lowat).cast(), 4) };
+    (read == 0).then_some(lowat)
+}
+
+#[inline(always)]
+fn set_lowat(ctx: &SockOpsContext, lowat: &mut u32) {
+    // SAFETY: as above.
+    unsafe { bpf_setsockopt(ctx.as_ptr(), IPPROTO_TCP, TCP_NOTSENT_LOWAT, (&raw mut *lowat).cast(), 4) };
 }
 
 /// `sock_ops` of the agent's own cgroup: its sockets of connections that may be grafted.
