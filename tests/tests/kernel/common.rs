@@ -205,16 +205,22 @@ pub fn answer(report: &ClientReport) -> &str {
     report.text.trim_end()
 }
 
-/// The access line of the connection that a client made from `local`.
+/// The access line of the connection that a client made from `local`, the only one from there.
 pub fn access(agent: &Agent, local: Option<SocketAddr>) -> Result<Value> {
+    access_again(agent, local, 0)
+}
+
+/// The same where ports are used again: `before` lines are of earlier connections.
+pub fn access_again(agent: &Agent, local: Option<SocketAddr>, before: usize) -> Result<Value> {
     let port = local.context("the client has a socket")?.port();
     let of_client = |line: &Value| {
         let client = line["client"].as_str().and_then(|text| text.parse::<SocketAddr>().ok());
         client.is_some_and(|client| client.port() == port)
     };
-    let mut lines = agent.wait_access(1, of_client)?;
-    assert_eq!(lines.len(), 1, "one line a connection: {lines:?}");
-    Ok(lines.remove(0))
+    let earlier = agent.access_lines().into_iter().take(before).filter(of_client).count();
+    let mut lines = agent.wait_access(earlier + 1, of_client)?;
+    assert_eq!(lines.len(), earlier + 1, "one line a connection: {lines:?}");
+    Ok(lines.remove(earlier))
 }
 
 /// Checks some fields of an access line; `-` stands for one that is absent.

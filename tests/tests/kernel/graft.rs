@@ -14,7 +14,7 @@ use serde_json::Value;
 use testbed::stream::StreamReport;
 use testbed::{Agent, Pod, Proc, wait_until};
 
-use crate::common::{Result, Routes, Scene, access, variants};
+use crate::common::{Result, Routes, Scene, access_again, variants};
 
 /// A server and a client under the test's control, with the agent between them, which grafts.
 pub struct Grafted {
@@ -62,6 +62,7 @@ impl Grafted {
     pub fn exchange(&self, server: &Proc, number: usize, args: &str) -> Result<Outcome> {
         let mut command = vec!["stream".to_owned(), "--to".to_owned(), self.vip.to_string()];
         command.extend(args.split_whitespace().map(str::to_owned));
+        let before = self.agent.access_lines().len();
         let output = self.scene.client.run(self.scene.client.hop(command)?, Duration::from_secs(120))?;
         let client: StreamReport =
             serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))?;
@@ -70,7 +71,7 @@ impl Grafted {
             let line = text.split_inclusive('\n').nth(number)?;
             serde_json::from_str::<StreamReport>(line.strip_suffix('\n')?).ok()
         })?;
-        let line = access(&self.agent, client.local)?;
+        let line = access_again(&self.agent, client.local, before)?;
         Ok(Outcome { client, server, line })
     }
 }
