@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn ensure() -> Result<()> {
     let object = workspace::ebpf_object();
     if object.is_file()
-        && workspace::naive_object().is_file()
+        && besides().iter().all(|(_, object)| object.is_file())
         && inputs::recorded(&object).is_some_and(|hash| inputs::hash(&workspace::root()).ok() == Some(hash))
     {
         return Ok(());
@@ -53,9 +53,11 @@ fn build(toolchain: &Toolchain) -> Result<()> {
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
 
     let object = workspace::ebpf_object();
-    let naive =
-        fs::read(built.with_file_name("naive")).context("cannot read the object of the tests' own")?;
-    replace(&workspace::naive_object(), &naive)?;
+    for (name, object) in besides() {
+        let built = built.with_file_name(name);
+        let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        replace(&object, &bytes)?;
+    }
     let changed = replace(&object, &bytes)?;
     replace(&inputs::record_of(&object), format!("{hash}\n").as_bytes())?;
     println!(
@@ -66,6 +68,11 @@ fn build(toolchain: &Toolchain) -> Result<()> {
         started.elapsed().as_secs_f64()
     );
     Ok(())
+}
+
+/// Objects that no agent loads, by what they are built as: for tests, and for a benchmark.
+fn besides() -> [(&'static str, PathBuf); 2] {
+    [("naive", workspace::naive_object()), ("floor", workspace::floor_object())]
 }
 
 /// Compiles the workspace at `root`; returns where the object is.

@@ -25,6 +25,11 @@ pub fn naive_object() -> PathBuf {
     target().join("ebpf/naive.o")
 }
 
+/// The least that a program can do with a sockhash, for a benchmark.
+pub fn floor_object() -> PathBuf {
+    target().join("ebpf/floor.o")
+}
+
 /// Tools built for this checkout alone.
 pub fn tools() -> PathBuf {
     target().join("tools")

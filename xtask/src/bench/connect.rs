@@ -127,11 +127,14 @@ fn measure(args: &Args, rounds: usize, stage: &mut Stage, variants: &[Variant]) 
     let after = Ticks::read()?;
     let placed = if args.one_cpu { "on one CPU" } else { "each on a CPU of its own" };
     let flat: Vec<_> = variants.iter().filter(|v| matches!(v, Variant::Flat(_))).map(|v| v.name()).collect();
+    let floor = [Variant::DirectPropagate].into_iter().filter(|_| variants.contains(&Variant::Floor));
+    let floor = floor.filter(|one| variants.contains(one));
     let watched = WATCHED.iter().filter(|(one, other)| variants.contains(one) && variants.contains(other));
     let besides: Vec<_> = flat
         .iter()
         .skip(1)
         .map(|name| (name.clone(), flat[0].clone()))
+        .chain(floor.map(|one| (one.name(), Variant::Floor.name())))
         .chain(watched.map(|(one, other)| (one.name(), other.name())))
         .collect();
     Report::new("connect", &measured, &besides, machine::Load::new(before, after, own_ns), placed)

@@ -26,7 +26,8 @@ fn falls_back_and_comes_back_under_a_continuous_writer() -> Result {
             let mut lines = Vec::new();
             let came_back = loop {
                 let line = falls_back_and_perhaps_comes_back(&it, mode, up)?;
-                fell_back += u32::from(line["graft_passes"].as_str().is_some_and(|p| p.contains("over_budget")));
+                fell_back +=
+                    u32::from(line["graft_passes"].as_str().is_some_and(|p| p.contains("over_budget")));
                 let grafted = &line[if up { "grafted_up" } else { "grafted_down" }];
                 let came_back = grafted.as_u64().is_some_and(|bytes| bytes > CAME_BACK.into());
                 lines.push(line);

@@ -10,11 +10,13 @@
 //!     relay              workload that sends headers
 //!   watched/             the same with an agent of its own, whose metrics are fetched and whose traces are taken
 //!   flat-N/              the same with an agent of its own
+//!   floor/               no agent: see floor.rs
 //! ```
 //!
 //! The client's process moves between these cgroups. Its network namespace, its CPU and the server's process stay the same,
 //! and each variant has a port of its own there, so that no variant meets another's TIME_WAIT.
 
+mod floor;
 mod proof;
 pub mod routes;
 mod watch;
@@ -30,6 +32,7 @@ use super::super::load::{self, Client, Serve, Server};
 use super::super::machine;
 use super::super::stats::Random;
 use super::variant::{Size, Variant};
+use floor::Floor;
 use watch::{Collector, Watcher};
 
 /// The server's first port; each variant has the next.
@@ -45,6 +48,7 @@ pub struct Stage {
     agents: Vec<(Place, Agent)>,
     /// Whoever watches an agent.
     watcher: Option<Watcher>,
+    floor: Option<Floor>,
     client_pod: Pod,
     /// The server's addresses.
     backends: Vec<(Variant, SocketAddr)>,
@@ -59,6 +63,8 @@ enum Place {
     Node,
     Watched,
     Flat(Size),
+    /// No agent's.
+    Floor,
 }
 
 impl Stage {
@@ -110,12 +116,16 @@ impl Stage {
             server,
             agents: Vec::new(),
             watcher: None,
+            floor: None,
             client_pod,
             backends,
             services,
             cluster,
         };
         stage.start_agents()?;
+        if variants.contains(&Variant::Floor) {
+            stage.floor = Some(Floor::attach(&Place::Floor.dir(&stage.cluster))?);
+        }
         stage.check_control()?;
         Ok(stage)
     }
@@ -138,6 +148,7 @@ impl Stage {
                     routes::services(&here, &self.backends)?
                 }
                 Place::Flat(size) => routes::many_services(size, self.backend(Variant::Flat(size))?),
+                Place::Floor => continue,
             };
             let routes = services + &routes::workloads(&place.path(&self.cluster), &self.client_pod);
             let mut options =
@@ -175,6 +186,7 @@ impl Stage {
             | Variant::DirectStrip
             | Variant::DirectPropagate
             | Variant::DirectWatched
+            | Variant::Floor
             | Variant::Flat(_) => node_dir(&self.cluster, variant).join("direct"),
         }
     }
@@ -192,7 +204,11 @@ impl Stage {
     }
 
     fn agent_of(&self, variant: Variant) -> Result<&(Place, Agent)> {
-        let place = Place::of(variant);
+        let place = match Place::of(variant) {
+            // Idle meanwhile, as it is for `none`.
+            Place::Floor => Place::Node,
+            place => place,
+        };
         let found = self.agents.iter().find(|(at, _)| *at == place);
         found.with_context(|| format!("no agent for {variant:?}"))
     }
@@ -201,7 +217,9 @@ impl Stage {
     pub fn targets(&self, variant: Variant, count: usize, random: &mut Random) -> Result<Vec<SocketAddr>> {
         let one = |address| Ok(vec![address; count]);
         match variant {
-            Variant::None | Variant::NoneAgain | Variant::Passthrough => one(self.backend(variant)?),
+            Variant::None | Variant::NoneAgain | Variant::Floor | Variant::Passthrough => {
+                one(self.backend(variant)?)
+            }
             Variant::DirectStrip
             | Variant::DirectPropagate
             | Variant::Relay
@@ -219,12 +237,12 @@ impl Stage {
 
     /// Removes everything, and makes sure of it.
     pub fn remove(self) -> Result<()> {
-        let Self { client, server, agents, watcher, cluster, .. } = self;
+        let Self { client, server, agents, watcher, floor, cluster, .. } = self;
         let id = cluster.id();
         if let Some(watcher) = watcher {
             watcher.finish()?;
         }
-        drop((client, server));
+        drop((client, server, floor));
         for (_, agent) in agents {
             let status = agent.stop()?;
             ensure!(status.success(), "picop ended badly when asked to stop: {status}");
@@ -241,6 +259,7 @@ impl Place {
         match variant {
             Variant::Flat(size) => Self::Flat(size),
             Variant::DirectWatched | Variant::RelayWatched => Self::Watched,
+            Variant::Floor => Self::Floor,
             _ => Self::Node,
         }
     }
@@ -251,6 +270,7 @@ impl Place {
             Self::Node => format!("{}/node", cluster.id()),
             Self::Watched => format!("{}/watched", cluster.id()),
             Self::Flat(size) => format!("{}/flat-{}", cluster.id(), size.variants()),
+            Self::Floor => format!("{}/floor", cluster.id()),
         }
     }
 

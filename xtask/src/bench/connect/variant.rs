@@ -15,6 +15,8 @@ pub enum Variant {
     DirectStrip,
     /// The same, to a service whose servers are sent the header.
     DirectPropagate,
+    /// From where nothing of picop's is, and every socket enters a sockhash: what the mechanism costs that the header takes.
+    Floor,
     /// Of a workload that sends headers of its own, to a service whose servers are sent none.
     Relay,
     /// As [`DirectStrip`](Self::DirectStrip), under an agent that is watched: see [`WATCHED`].
@@ -42,11 +44,12 @@ impl Size {
 }
 
 /// The yardstick, and the agent's paths.
-const PATHS: [Variant; 6] = [
+const PATHS: [Variant; 7] = [
     Variant::None,
     Variant::NoneAgain,
     Variant::Passthrough,
     Variant::DirectStrip,
+    Variant::Floor,
     Variant::DirectPropagate,
     Variant::Relay,
 ];
@@ -72,6 +75,7 @@ impl Variant {
             Self::Passthrough => "passthrough".into(),
             Self::DirectStrip => "direct-strip".into(),
             Self::DirectPropagate => "direct-propagate".into(),
+            Self::Floor => "sockhash-floor".into(),
             Self::Relay => "relay".into(),
             Self::DirectWatched => "direct-strip-watched".into(),
             Self::RelayWatched => "relay-watched".into(),
@@ -119,7 +123,7 @@ mod tests {
         };
         assert_eq!(names(false, &["relay"]).expect("a variant"), ["none", "relay"]);
         let all = names(true, &[]).expect("all");
-        assert_eq!((all.len(), &*all[0], &*all[8]), (9, "none", "direct-strip-100000"));
+        assert_eq!((all.len(), &*all[0], &*all[9]), (10, "none", "direct-strip-100000"));
         assert!(names(false, &["direct-strip-1"]).is_err());
         let watched = chosen(false, true, &[]).expect("all");
         assert!(WATCHED.iter().all(|(one, other)| watched.contains(one) && watched.contains(other)));

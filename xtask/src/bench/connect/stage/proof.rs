@@ -63,6 +63,11 @@ impl Stage {
                 agent.wait_access(count, |line| line["service"] == relayed.name())?;
             }
         }
+        if let Some(floor) = &self.floor {
+            // One message a connection, the first: its ACK takes the socket out.
+            let seen = floor.seen()?;
+            ensure!(seen == made, "sockhash-floor: {seen} messages of {made} connections met a sockhash");
+        }
         for (place, agent) in &self.agents {
             let lines = agent.access_lines();
             let relayed = [Variant::Relay, Variant::RelayWatched].map(Variant::name);
