@@ -7,6 +7,7 @@ mod process;
 mod ready;
 mod signals;
 mod steady;
+mod used;
 
 use std::{net::TcpListener, sync::Arc, time::Duration};
 
@@ -33,7 +34,7 @@ use crate::{
     },
     relay::{Limits, server::Server, threads::DataThreads},
     route::RouteHandle,
-    source::Opened,
+    source::{Opened, kubernetes::used::Used},
     telemetry::{
         hub::Hub,
         logs::LogControl,
@@ -65,8 +66,9 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
 
     let routes = RouteHandle::new();
     let reload = Arc::new(Notify::new());
+    let (used_tx, used_rx) = watch::channel(Used::new());
     let source = tokio::select! {
-        source = Opened::open(args.source.origin(), routes.clone()) => source?,
+        source = Opened::open(args.source.origin(used_rx), routes.clone()) => source?,
         // A cluster that does not answer is waited for.
         () = stop.requested(&reload) => return Ok(()),
     };
@@ -84,7 +86,7 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
 
     let agent =
         Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins, hub, logs, tcp };
-    agent.serve(source, attached, told, &mut stop).await
+    agent.serve(source, used_tx, attached, told, &mut stop).await
 }
 
 /// The parts that live as long as the agent.
@@ -108,6 +110,7 @@ impl Agent {
     async fn serve(
         mut self,
         source: Opened,
+        used: watch::Sender<Used>,
         mut attached: Attached,
         told: RingBuf<MapData>,
         stop: &mut Stop,
@@ -168,6 +171,8 @@ impl Agent {
         let (settled_tx, settled_rx) = watch::channel(false);
         let logging = tokio::spawn(self.logging(own_programs.clone()));
         let counting = tokio::spawn(steady::make_room(Arc::clone(&self.maps), self.routes.clone()));
+        let using =
+            tokio::spawn(used::note(Arc::clone(&self.maps), self.routes.clone(), self.hub.clone(), used));
         let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
         let upkeep = tokio::spawn(upkeep::run(
             Arc::clone(&self.maps),
@@ -193,7 +198,7 @@ impl Agent {
         };
 
         self.going(&server, stop, heartbeat).await;
-        for task in [logging, counting, watching, telling, upkeep, reconciling, serving] {
+        for task in [logging, counting, using, watching, telling, upkeep, reconciling, serving] {
             task.abort();
         }
         drop(admin);
@@ -247,6 +252,7 @@ impl Agent {
         Limits {
             header_timeout: self.args.header_timeout,
             connect_timeout: self.args.connect_timeout,
+            variant_wait: self.args.variant_wait,
             max_connections: self.args.max_connections,
             max_connections_per_workload: self.args.max_connections_per_workload,
         }

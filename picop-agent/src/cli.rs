@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use self::ask::{
     Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs,
@@ -14,7 +15,10 @@ use self::ask::{
 use crate::{
     admin::DEFAULT_SOCKET,
     intercept::logs::LogLevel,
-    source::{Origin, kubernetes::Options},
+    source::{
+        Origin,
+        kubernetes::{Options, used::Used},
+    },
     telemetry::logs::LogFormat,
 };
 
@@ -207,6 +211,10 @@ pub struct RunArgs {
     #[arg(long, env = "PICOP_CONNECT_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
     pub connect_timeout: Duration,
 
+    /// How long a connection may wait for a variant that has nothing ready, to a service with `fallback: wait`.
+    #[arg(long, env = "PICOP_VARIANT_WAIT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub variant_wait: Duration,
+
     /// Relayed connections at once, in total.
     #[arg(long, env = "PICOP_MAX_CONNECTIONS", value_name = "N", default_value_t = 50_000)]
     pub max_connections: u32,
@@ -244,13 +252,16 @@ pub struct SourceArgs {
 
 impl SourceArgs {
     /// Which it is. clap has seen to it that one is.
-    pub fn origin(&self) -> Origin {
+    ///
+    /// `used` is what a source that wants to know is told of environments' use.
+    pub fn origin(&self, used: watch::Receiver<Used>) -> Origin {
         match &self.routes {
             Some(file) => Origin::File(file.clone()),
             None => Origin::Kubernetes(Options {
                 kubeconfig: self.kubeconfig.clone(),
                 node: self.node_name.clone().unwrap_or_default(),
                 lease_namespace: self.lease_namespace.clone(),
+                used,
             }),
         }
     }

@@ -24,6 +24,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// For one endpoint to accept a connection.
     pub connect_timeout: Duration,
+    /// For a variant to have something ready, where connections wait for that.
+    pub variant_wait: Duration,
     /// Connections at once.
     pub max_connections: u32,
     /// Connections of one workload at once, where its entry does not say.
@@ -35,6 +37,7 @@ impl Default for Limits {
         Self {
             header_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
+            variant_wait: Duration::from_secs(30),
             max_connections: 50_000,
             max_connections_per_workload: 10_000,
         }

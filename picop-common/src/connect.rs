@@ -11,7 +11,7 @@ use crate::{
     },
     route::{
         BASE, REVERSE, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE,
-        ROUTE_REFUSE, ROUTE_SERVER_FIRST, Route, RouteKey,
+        ROUTE_REFUSE, ROUTE_SERVER_FIRST, ROUTE_WAIT, Route, RouteKey,
     },
 };
 
@@ -128,6 +128,13 @@ pub fn decide(facts: &impl Facts) -> Decision {
     let (group, environment, reason) = match variant(facts, &workload, &service, address) {
         Ok(variant) => (variant, workload.environment, Reason::Variant),
         Err(Reason::VariantEmptyRefused) => return Decision::Refuse(Reason::VariantEmptyRefused),
+        Err(Reason::RelayWait) => {
+            return match relay(facts, &workload, &service, destination, Reason::RelayWait) {
+                waits @ Decision::Relay { .. } => waits,
+                // Whoever would rather wait than reach the base does not want it now.
+                _ => Decision::Refuse(Reason::VariantEmptyRefused),
+            };
+        }
         Err(why) => (service, BASE, why),
     };
     let inject = service.flags & ROUTE_PROPAGATE != 0 && workload.header != 0;
@@ -203,6 +210,9 @@ fn variant(
     }
     if facts.tried(Reason::VariantEmptyRefused, service.flags & ROUTE_REFUSE != 0) {
         return Err(Reason::VariantEmptyRefused);
+    }
+    if facts.tried(Reason::RelayWait, service.flags & ROUTE_WAIT != 0) {
+        return Err(Reason::RelayWait);
     }
     facts.tried(Reason::VariantEmptyBase, true);
     Err(Reason::VariantEmptyBase)

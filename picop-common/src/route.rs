@@ -78,6 +78,8 @@ pub const ROUTE_PROOF: u16 = 16;
 pub const ROUTE_GRAFT_ALWAYS: u16 = 32;
 /// [`Route::flags`]: never graft.
 pub const ROUTE_GRAFT_NEVER: u16 = 64;
+/// [`Route::flags`]: a connection whose variant has no endpoint waits at the agent until it has one.
+pub const ROUTE_WAIT: u16 = 128;
 
 const _: () = assert!(size_of::<RouteKey>() == 32);
 const _: () = assert!(size_of::<Route>() == 32);

@@ -11,7 +11,7 @@ use picop_common::{
     addr::Endpoint,
     route::{
         BASE, REVERSE, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROPAGATE, ROUTE_REFUSE,
-        ROUTE_SERVER_FIRST, Route, RouteKey, environment_key,
+        ROUTE_SERVER_FIRST, ROUTE_WAIT, Route, RouteKey, environment_key,
     },
 };
 
@@ -78,9 +78,11 @@ fn service_entries(entries: &mut Vec<(RouteKey, Route)>, service: &Service, addr
     if service.header == HeaderPolicy::Propagate {
         flags |= ROUTE_PROPAGATE;
     }
-    if service.fallback == Fallback::Refuse {
-        flags |= ROUTE_REFUSE;
-    }
+    flags |= match service.fallback {
+        Fallback::Base => 0,
+        Fallback::Refuse => ROUTE_REFUSE,
+        Fallback::Wait => ROUTE_WAIT,
+    };
     if service.speaks_first == SpeaksFirst::Server {
         flags |= ROUTE_SERVER_FIRST;
     }

@@ -1,14 +1,18 @@
 //! One relayed connection, from accept to end.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use picop_common::connect;
 
 use super::{
+    event_loop::sleep,
     graft::Graft,
     late::{FirstWord, first_word},
     pump::{self, End},
@@ -18,7 +22,7 @@ use super::{
 };
 use crate::{
     intercept::grafts::Ticket,
-    protocol::{Context, ExpectHeader, HeadError, HeadKind, read_head},
+    protocol::{Context, EnvId, ExpectHeader, HeadError, HeadKind, read_head},
     route::{
         Backends, ContextSource, Decision, Facts, GraftPolicy, HeaderPolicy, Reason, RouteTable,
         WorkloadSpec, decide,
@@ -29,6 +33,9 @@ use crate::{
         live::Carried,
     },
 };
+
+/// How often a connection that waits for a variant looks whether it has something ready: few wait, and not for long.
+const WAIT_LOOK: Duration = Duration::from_millis(20);
 
 /// Serves it. Returns whether it ended in order; otherwise the caller resets the client. The record is filled in as
 /// things become known, so that it tells the truth wherever this is cut off.
@@ -73,7 +80,7 @@ async fn try_serve(
     record.wanted(original);
     // One table and one spec for the whole connection, whatever changes meanwhile.
     let (table, spec) = (shared.routes.load(), workload.managed.spec.load_full());
-    let router = Router { shared, workload, table, spec, original, ticket };
+    let router = Router { shared, workload, client, table, spec, original, ticket };
 
     let mut head = BytesMut::new();
     let timeout = shared.limits.header_timeout;
@@ -138,6 +145,7 @@ fn bad_head(error: &HeadError) -> Ended {
 struct Router<'a> {
     shared: &'a Shared,
     workload: &'a Workload,
+    client: &'a Socket,
     table: Arc<RouteTable>,
     spec: Arc<WorkloadSpec>,
     original: SocketAddr,
@@ -182,6 +190,31 @@ impl Router<'_> {
         Graft::new(ticket, policy, client, server)
     }
 
+    fn decide(&self, table: &RouteTable, in_header: Option<&EnvId>) -> Decision {
+        decide(&Facts {
+            table,
+            destination: self.original,
+            from_header: in_header,
+            of_workload: self.spec.environment.as_ref(),
+        })
+    }
+
+    /// Decides by the tables to come, until one has something ready, or something else to say. After too long: as now.
+    async fn wait(&self, in_header: Option<&EnvId>) -> Result<Decision, Ended> {
+        let until = Instant::now() + self.shared.limits.variant_wait;
+        loop {
+            let decision = self.decide(&self.shared.routes.load(), in_header);
+            if decision.reason != Reason::VariantEmptyWaits || Instant::now() >= until {
+                return Ok(decision);
+            }
+            // Nothing is read meanwhile, and a reset is told to nobody else.
+            if let Poll::Ready(error) = poll_fn(|cx| Poll::Ready(self.client.poll_failed(cx))).await {
+                return Err((Outcome::ClientReset, error.to_string()));
+            }
+            sleep(WAIT_LOOK).await;
+        }
+    }
+
     /// Decides, and connects.
     async fn connect(
         &self,
@@ -194,12 +227,10 @@ impl Router<'_> {
             record.carries(context);
         }
         let in_header = context.as_ref().and_then(Context::env_id);
-        let decision = decide(&Facts {
-            table: &self.table,
-            destination: self.original,
-            from_header: in_header.as_ref(),
-            of_workload: self.spec.environment.as_ref(),
-        });
+        let mut decision = self.decide(&self.table, in_header.as_ref());
+        if decision.reason == Reason::VariantEmptyWaits {
+            decision = self.wait(in_header.as_ref()).await?;
+        }
         let outgoing = outgoing(&decision, context, &self.spec);
         record.header = outgoing.told;
         record.dropped = outgoing.dropped;

@@ -71,13 +71,15 @@ pub enum Reason {
     VariantEmptyBase,
     /// The variant has nothing ready, and the base must not stand in: refused.
     VariantEmptyRefused,
+    /// The variant has nothing ready, and the connection is to wait until it has: refused, once it has waited.
+    VariantEmptyWaits,
     /// It should go to the base, which has nothing ready: refused.
     BaseEmpty,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotAService,
         Self::NoEnvironment,
         Self::UnknownEnvironment,
@@ -85,6 +87,7 @@ impl Reason {
         Self::Variant,
         Self::VariantEmptyBase,
         Self::VariantEmptyRefused,
+        Self::VariantEmptyWaits,
         Self::BaseEmpty,
     ];
 
@@ -98,6 +101,7 @@ impl Reason {
             Self::Variant => "variant",
             Self::VariantEmptyBase => "variant_empty_base",
             Self::VariantEmptyRefused => "variant_empty_refused",
+            Self::VariantEmptyWaits => "variant_empty_waits",
             Self::BaseEmpty => "base_empty",
         }
     }
@@ -163,7 +167,7 @@ pub fn decide_telling(facts: &Facts<'_>, tried: &mut Tried<'_>) -> Decision {
         None => (Backends::Itself(unmapped(facts.destination)), Reason::NotAService),
         Some(service) => match variant(facts.table, service, environment, tried) {
             Ok(endpoints) => (Backends::Endpoints(endpoints.clone()), Reason::Variant),
-            Err(Reason::VariantEmptyRefused) => (Backends::Refused, Reason::VariantEmptyRefused),
+            Err(why @ (Reason::VariantEmptyRefused | Reason::VariantEmptyWaits)) => (Backends::Refused, why),
             Err(why) => base(service, facts.destination, why, tried),
         },
     };
@@ -200,6 +204,9 @@ fn variant<'s>(
     }
     if tried(Reason::VariantEmptyRefused, service.fallback == Fallback::Refuse) {
         return Err(Reason::VariantEmptyRefused);
+    }
+    if tried(Reason::VariantEmptyWaits, service.fallback == Fallback::Wait) {
+        return Err(Reason::VariantEmptyWaits);
     }
     tried(Reason::VariantEmptyBase, true);
     Err(Reason::VariantEmptyBase)

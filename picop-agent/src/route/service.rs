@@ -56,6 +56,9 @@ pub enum Fallback {
     Base,
     /// It is refused: for services whose base must not see an environment's traffic.
     Refuse,
+    /// It waits until the variant has one, and is refused if that takes too long (`--variant-wait`): for variants that are
+    /// just being rolled out.
+    Wait,
 }
 
 /// A service's default backends.

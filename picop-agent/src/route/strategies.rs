@@ -46,8 +46,8 @@ fn endpoints(least: usize) -> impl Strategy<Value = Endpoints> {
 
 /// A service whose name and address follow from its number.
 pub fn service(number: usize) -> impl Strategy<Value = Service> {
-    let header = prop_oneof![Just(HeaderPolicy::Strip), Just(HeaderPolicy::Propagate)];
-    let fallback = prop_oneof![Just(Fallback::Base), Just(Fallback::Refuse)];
+    let header = sample::select(&[HeaderPolicy::Strip, HeaderPolicy::Propagate][..]);
+    let fallback = sample::select(&[Fallback::Base, Fallback::Refuse, Fallback::Wait][..]);
     let base = option::of(endpoints(0)).prop_map(|base| base.map_or(Base::Itself, Base::Endpoints));
     let variants = collection::hash_map(environment(), endpoints(0), 0..4);
     (header, fallback, base, variants).prop_map(move |(header, fallback, base, variants)| Service {

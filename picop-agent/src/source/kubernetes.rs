@@ -8,12 +8,14 @@
 mod build;
 mod client;
 pub mod crd;
+mod events;
 mod follow;
 pub mod names;
 pub mod objects;
 pub mod problem;
 mod settle;
 pub mod status;
+pub mod used;
 mod wire;
 
 use std::{path::PathBuf, sync::Arc};
@@ -23,6 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use self::{
     objects::{Change, Lifetime, Namespace, Pod, Policy, Service, Slice},
     settle::Settler,
+    used::Used,
 };
 use crate::route::{NotInstalled, RouteHandle, RouteTable};
 
@@ -39,6 +42,8 @@ pub struct Options {
     pub node: String,
     /// The namespace of the Lease by which agents agree on who writes statuses. Without one, this agent writes none.
     pub lease_namespace: Option<String>,
+    /// Which environments this node's connections belong to, to be written with the statuses.
+    pub used: watch::Receiver<Used>,
 }
 
 /// What is followed, and what became of it.

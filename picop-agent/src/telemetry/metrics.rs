@@ -100,6 +100,15 @@ impl Metrics {
         Arc::clone(counters)
     }
 
+    /// How many relayed connections belonged to each environment that is counted by name.
+    pub fn opened_by_environment(&self) -> BTreeMap<Arc<str>, u64> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().fold(BTreeMap::new(), |mut sums, (key, counters)| {
+            *sums.entry(Arc::clone(&key.environment)).or_default() += counters.opened.get();
+            sums
+        })
+    }
+
     /// Names that have been counted under.
     pub fn labels(&self) -> &Labels {
         &self.labels

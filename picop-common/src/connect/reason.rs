@@ -71,6 +71,8 @@ counted! {
         RelayFastOpen = "relay_fast_open",
         /// Relayed: the endpoint is of the other address family.
         RelayFamily = "relay_family",
+        /// Relayed: the variant has nothing ready, and the connection is to wait until it has.
+        RelayWait = "relay_wait",
         /// To the base: it should be relayed, and the agent does not answer.
         AgentStale = "agent_stale",
         /// To the base: it should be relayed, and is in another network namespace than its workload's listener.

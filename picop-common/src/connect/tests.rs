@@ -88,6 +88,7 @@ const V6: &str = "[fd00::1]:80";
 const MANY: &str = "10.96.0.3:80";
 const EMPTY: &str = "10.96.0.4:80";
 const STRICT: &str = "10.96.0.5:80";
+const PATIENT: &str = "10.96.0.6:80";
 const MIXED: &str = "[fd00::2]:80";
 
 /// A connection to a variant; each test changes one fact.
@@ -103,6 +104,8 @@ fn connection() -> Fake {
     routes.extend(group(BASE, EMPTY, &[], 0));
     routes.extend(group(BASE, STRICT, &["10.1.0.1:8080"], ROUTE_REFUSE));
     routes.extend(group(pr1, STRICT, &[], 0));
+    routes.extend(group(BASE, PATIENT, &["10.1.0.1:8080"], ROUTE_WAIT));
+    routes.extend(group(pr1, PATIENT, &[], 0));
     routes.extend(group(BASE, MIXED, &["10.1.0.1:8080"], 0));
     routes.extend([(
         RouteKey::new(REVERSE, addr("10.1.0.1:8080").into(), 0),
@@ -204,6 +207,13 @@ fn direct() {
     }
     assert_eq!(with(|f| f.destination = addr(EMPTY)), Decision::Refuse(Reason::BaseEmpty));
     assert_eq!(with(|f| f.destination = addr(STRICT)), Decision::Refuse(Reason::VariantEmptyRefused));
+    let waits = |f: &mut Fake| f.destination = addr(PATIENT);
+    assert_eq!(with(waits), relay4(Reason::RelayWait));
+    assert_eq!(
+        with(|f| (waits(f), f.age_ns = u64::MAX).1),
+        Decision::Refuse(Reason::VariantEmptyRefused),
+        "nobody to wait at, and the base is not for those who wait"
+    );
     let lenient = with(|f| {
         let key = RouteKey::new(BASE, addr(STRICT).into(), 0);
         f.routes.iter_mut().find(|(k, _)| *k == key).unwrap().1.flags = 0;

@@ -35,7 +35,7 @@ pub fn enrol(ctx: SockOpsContext) -> u32 {
         let enrolled = SOCKS.update(cookie, unsafe { &mut *ctx.ops }, 0).is_ok();
         if enrolled {
             // SAFETY: as above.
-            unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, BPF_SOCK_OPS_RTT_CB_FLAG as i32) };
+            unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, BPF_SOCK_OPS_RTT_CB_FLAG.cast_signed()) };
         }
     } else if op == BPF_SOCK_OPS_RTT_CB {
         // SAFETY: as above; `sock_ops` may delete from a sockhash.

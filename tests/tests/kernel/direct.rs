@@ -13,6 +13,7 @@ mod routing;
 mod slots;
 mod stale;
 mod status;
+mod wait;
 mod weights;
 
 use std::net::SocketAddr;

@@ -1,17 +1,26 @@
 //! What `kubectl get environments` shows, and who writes it.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 use testbed::kube::Kind;
-use testbed::kube::objects::object;
+use testbed::kube::objects::{labelled, object, pod, service};
 use testbed::{Agent, AgentOptions, eventually, require_privilege};
 
 use crate::Result;
-use crate::shop::{SOON, Shop};
+use crate::shop::{NODE, SOON, Shop};
 
 fn environment(name: &str, spec: Value) -> Value {
     let mut environment = object(Kind::Environment, name);
     environment["spec"] = spec;
     environment
+}
+
+/// A Service with an annotation that means nothing.
+fn misspelt(at: SocketAddr) -> Value {
+    let mut service = service("cart-pr-2", at);
+    service["metadata"]["annotations"] = json!({"picop.dev/header": "maybe"});
+    service
 }
 
 #[test]
@@ -33,6 +42,12 @@ fn one_agent_writes_what_all_see() -> Result {
         environment("ended", json!({"ttlSeconds": 60, "onExpiry": "Delete"})),
         policy("cart"),
         policy("nothing"),
+        // Objects that ask for what is not done: one that all agents see, and one of this node's.
+        misspelt(shop.unused()),
+        labelled(
+            pod("other", "2222-2", NODE),
+            json!({"picop.dev/environment": "pr-1", "picop.dev/bypass": "maybe"}),
+        ),
     ])?;
     let args = vec!["--lease-namespace".to_owned(), "shop".to_owned()];
     let options = || Ok::<_, crate::shop::Boxed>(AgentOptions { args: args.clone(), ..shop.options()? });
@@ -70,12 +85,48 @@ fn one_agent_writes_what_all_see() -> Result {
     let lease = shop.server.get(Kind::Lease, "shop", "picop-status").unwrap_or_default();
     assert!(lease["spec"]["holderIdentity"].is_string(), "{lease}");
 
+    // What is not done is told once at the object that asks for it, whichever agent does so.
+    let told = || {
+        let events = shop.server.all(Kind::Event);
+        let about = |kind: &str, name: &str| {
+            let of = |it: &&Value| it["regarding"]["kind"] == kind && it["regarding"]["name"] == name;
+            events.iter().filter(of).cloned().collect::<Vec<_>>()
+        };
+        let (service, pod, policy) =
+            (about("Service", "cart-pr-2"), about("Pod", "other"), about("ServicePolicy", "nothing"));
+        (service.len(), pod.len(), policy.len()) == (1, 1, 1)
+            && service[0]["reason"] == "BadValue"
+            && service[0]["type"] == "Warning"
+            && policy[0]["reason"] == "NoSuchTarget"
+            && [&service[0], &pod[0], &policy[0]].iter().all(|it| {
+                it["metadata"]["namespace"] == "shop"
+                    && it["regarding"]["uid"].is_string()
+                    && it["reportingController"] == "picop.dev/agent"
+            })
+    };
+    assert!(eventually(SOON * 3, told), "{:#?}", shop.server.all(Kind::Event));
+
+    // And whether anybody uses an environment.
+    let last_used = |name: &str| {
+        let environment = shop.server.get(Kind::Environment, "", name).unwrap_or_default();
+        environment["status"]["lastUsed"].as_str().map(str::to_owned)
+    };
+    assert_eq!(last_used("pr-1"), None, "nobody has connected");
+    assert_eq!(shop.who()?, "cart-pr-1");
+    assert!(
+        eventually(SOON * 3, || last_used("pr-1").is_some()),
+        "{:#?}",
+        shop.server.all(Kind::Environment)
+    );
+    assert_eq!(last_used("pr-2"), None);
+
     // Each was written once: nobody writes what is written.
     let writes = |name: &str| {
         let path = format!("/{name}/status");
         shop.server.requests().iter().filter(|it| it.starts_with("PATCH") && it.contains(&path)).count()
     };
-    assert_eq!((writes("pr-1"), writes("pr-2"), writes("kept")), (1, 1, 1));
+    // (And once more for its use.)
+    assert_eq!((writes("pr-1"), writes("pr-2"), writes("kept")), (2, 1, 1));
     // And again when something is different.
     shop.server.delete(Kind::Service, "shop", "cart-pr-1")?;
     let gone = || is(&condition(Kind::Environment, "", "pr-1"), ["Active", "False", "NoVariants"]);

@@ -19,6 +19,7 @@ pub fn of_kernel(rule: Kernel, holds: bool) -> Rule {
         Kernel::NoVariant => "has the service no variant in the workload's environment?",
         Kernel::Variant => "has that variant an endpoint that takes connections?",
         Kernel::VariantEmptyRefused => "has it none, and must the base not stand in (`fallback: refuse`)?",
+        Kernel::RelayWait => "has it none, and is the connection to wait until it has (`fallback: wait`)?",
         Kernel::VariantEmptyBase => "has it none, and may the base stand in?",
         Kernel::BaseEmpty => "has the base no endpoint?",
         Kernel::RelayServerFirst => "is a header to be written, and does the server speak first?",
@@ -46,6 +47,9 @@ pub fn of_relay(rule: Relay, holds: bool) -> Rule {
         Relay::NoVariant => "has the service no variant in that environment?",
         Relay::Variant => "has that variant an endpoint that takes connections?",
         Relay::VariantEmptyRefused => "has it none, and must the base not stand in (`fallback: refuse`)?",
+        Relay::VariantEmptyWaits => {
+            "has it none, and is the connection to wait until it has (`fallback: wait`)?"
+        }
         Relay::VariantEmptyBase => "has it none, and may the base stand in?",
         Relay::BaseEmpty => "has the base no endpoint?",
     };

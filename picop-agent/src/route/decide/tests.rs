@@ -159,7 +159,10 @@ proptest! {
         prop_assert_eq!(decision.backends.in_turn(0).next().is_none(), refused);
         prop_assert_eq!(
             refused,
-            matches!(decision.reason, Reason::VariantEmptyRefused | Reason::BaseEmpty)
+            matches!(
+                decision.reason,
+                Reason::VariantEmptyRefused | Reason::VariantEmptyWaits | Reason::BaseEmpty
+            )
         );
         match decision.reason {
             Reason::NotAService => prop_assert!(false, "it is a service"),
@@ -174,6 +177,9 @@ proptest! {
             }
             Reason::VariantEmptyRefused => {
                 prop_assert!(variant.unwrap().is_empty() && service.fallback == Fallback::Refuse);
+            }
+            Reason::VariantEmptyWaits => {
+                prop_assert!(variant.unwrap().is_empty() && service.fallback == Fallback::Wait);
             }
             Reason::BaseEmpty => {
                 prop_assert!(matches!(&service.base, Base::Endpoints(endpoints) if endpoints.is_empty()));

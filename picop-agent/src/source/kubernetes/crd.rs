@@ -28,6 +28,7 @@ use crate::protocol::ExpectHeader;
     printcolumn = r#"{"name":"Owner","type":"string","jsonPath":".spec.owner"}"#,
     printcolumn = r#"{"name":"Variants","type":"integer","jsonPath":".status.variantCount","description":"Services that have a variant in it"}"#,
     printcolumn = r#"{"name":"Active","type":"string","jsonPath":".status.conditions[?(@.type=='Active')].status"}"#,
+    printcolumn = r#"{"name":"Last used","type":"date","jsonPath":".status.lastUsed"}"#,
     printcolumn = r#"{"name":"Expires","type":"date","jsonPath":".status.expiresAt","priority":1}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -79,6 +80,9 @@ pub struct EnvironmentStatus {
     /// When its routes go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+    /// When a connection last belonged to it, to about a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Time>,
 }
 
 /// A Service that has a variant in the environment.
@@ -225,6 +229,8 @@ choice! {
         Base,
         /// Nowhere.
         Refuse,
+        /// Nowhere until it has, for a while.
+        Wait,
     }
 }
 choice! {

@@ -10,7 +10,7 @@
 //! | Pod, Namespace | label [`BYPASS`] | `true` or `false` | the pod's connections are left alone. A pod's own goes before its namespace's |
 //! | Service, Namespace | annotation [`VARIANTS_FROM`] | `*` or namespaces, by comma | whose Services may be variants of this one (of those in the namespace), besides the namespace's own |
 //! | Service | annotation [`HEADER`] | `strip`, `propagate` | whether its servers are sent the header |
-//! | Service | annotation [`FALLBACK`] | `base`, `refuse` | where an environment's connections go while its variant has nothing ready |
+//! | Service | annotation [`FALLBACK`] | `base`, `refuse`, `wait` | where an environment's connections go while its variant has nothing ready |
 //! | Service | annotation [`GRAFT`] | `auto`, `always`, `never` | whether the kernel carries relayed payload |
 //! | Service | annotation [`EXPECT_HEADER`] | `sniff`, `sniff(50ms)`, `always`, `never` | whether instrumented clients begin with a header |
 //! | Service | annotation [`SPEAKS_FIRST`] | `client`, `server` | who sends the first bytes |

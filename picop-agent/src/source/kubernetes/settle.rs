@@ -20,7 +20,7 @@ use super::{
     objects::{Objects, Seconds, Slice},
     problem::Problem,
     status::{self, Wanted},
-    wire,
+    used, wire,
 };
 use crate::{
     route::{InEffect, NotInstalled, RouteHandle, RouteTable},
@@ -85,6 +85,7 @@ impl Settler {
         let mut tasks = JoinSet::new();
         let (wanted, wanted_rx) = watch::channel(Arc::new(Wanted::default()));
         if let Some(namespace) = options.lease_namespace {
+            tasks.spawn(used::run(client.clone(), options.used, wanted_rx.clone()));
             tasks.spawn(status::run(client.clone(), namespace, options.node.clone(), wanted_rx));
         }
         let kinds = follow_all(&mut tasks, &client, options.node, &out);

@@ -3,8 +3,12 @@
 //! Every agent sees the same objects, so any of them can write, and one does: the holder of the Lease [`LEASE`]. It is asked for
 //! only while something is unwritten, so a cluster at rest costs nothing; whoever does not hold it waits first, and finds in
 //! most cases that it is written. An object is written at most once in [`PACE`], and only if something in its status is
-//! different. Merge patches of the holder's cannot conflict; two holders (a clock that stood still) would write the same.
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+//! different. Problems are told as [Events](events) by the same one. Merge patches of the holder's cannot conflict; two holders (a clock that stood still) would write the same.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease as LeaseObject, LeaseSpec},
@@ -18,12 +22,13 @@ use kube::{
 use serde_json::json;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
     Built,
     crd::{Environment, EnvironmentStatus, OnExpiry, ServicePolicy, ServicePolicyStatus, VariantStatus},
+    events::{self, Told},
     follow::chance,
     objects::{Name, Objects, Seconds},
     problem::Problem,
@@ -52,19 +57,30 @@ pub struct Wanted {
     policies: BTreeMap<Name, ServicePolicyStatus>,
     /// Environments that are to go, by their UIDs: not others of the same names.
     ended: BTreeMap<Name, String>,
+    /// What holds and is to be told, once.
+    problems: BTreeSet<Problem>,
+    /// All environments that have an object, and when it says that they were last used.
+    last_used: BTreeMap<String, Option<Seconds>>,
 }
 
 impl Wanted {
-    /// Whether everything is written.
+    /// Whether all statuses are written.
     pub fn is_empty(&self) -> bool {
         self.environments.is_empty() && self.policies.is_empty() && self.ended.is_empty()
+    }
+
+    /// Environments that have an object, and when it says that they were last used.
+    pub fn last_used(&self) -> &BTreeMap<String, Option<Seconds>> {
+        &self.last_used
     }
 }
 
 /// What differs from what is written already.
 pub fn wanted(objects: &Objects, built: &Built, now: Seconds) -> Wanted {
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted { problems: built.problems.clone(), ..Wanted::default() };
     for (name, lifetime) in &objects.environments {
+        let last_used = lifetime.status.last_used.as_ref().map(|time| time.0.as_second());
+        wanted.last_used.insert(name.name.to_string(), last_used);
         let ended = lifetime.until.is_some_and(|until| until <= now);
         if ended && lifetime.on_expiry == OnExpiry::Delete {
             wanted.ended.insert(name.clone(), lifetime.uid.to_string());
@@ -82,6 +98,7 @@ pub fn wanted(objects: &Objects, built: &Built, now: Seconds) -> Wanted {
             variant_count: u32::try_from(variants.len()).unwrap_or(u32::MAX),
             variants: variants.iter().take(LISTED).map(described).collect(),
             expires_at: lifetime.until.and_then(time),
+            last_used: lifetime.status.last_used.clone(),
         };
         if status != *lifetime.status {
             wanted.environments.insert(name.clone(), status);
@@ -144,23 +161,22 @@ pub(super) async fn run(
     me: String,
     mut wanted: watch::Receiver<Arc<Wanted>>,
 ) {
-    let mut lease = Lease { api: Api::namespaced(client.clone(), &namespace), me, seen: None, held: false };
+    let api = Api::namespaced(client.clone(), &namespace);
+    let mut writer =
+        Writer { client, lease: Lease { api, me, seen: None, held: false }, told: Told::default() };
     let mut said = None;
     loop {
-        if wanted.wait_for(|wanted| !wanted.is_empty()).await.is_err() {
-            return;
+        {
+            let due = wanted.wait_for(|wanted| writer.has_work(wanted));
+            // What was told is due again some day, though nothing changes.
+            let again = writer.told.next().unwrap_or_else(|| Instant::now() + events::AGAIN);
+            if matches!(timeout_at(again, due).await, Ok(Err(_))) {
+                return;
+            }
         }
-        sleep(if lease.held { PACE } else { LEAVE + chance(LEAVE * 2) }).await;
+        sleep(if writer.lease.held { PACE } else { LEAVE + chance(LEAVE * 2) }).await;
         let now = Arc::clone(&wanted.borrow_and_update());
-        if now.is_empty() {
-            continue;
-        }
-        let result = match lease.hold().await {
-            Ok(true) => write(&client, &now).await,
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
-        };
-        let error = result.err().map(|error| chain(&error));
+        let error = writer.write(&now).await.err().map(|error| chain(&error));
         if let Some(error) = &error
             && said.as_ref() != Some(error)
         {
@@ -170,24 +186,74 @@ pub(super) async fn run(
     }
 }
 
-async fn write(client: &Client, wanted: &Wanted) -> Result<(), kube::Error> {
-    let params = PatchParams::default();
-    let environments: Api<Environment> = Api::all(client.clone());
-    for (name, status) in &wanted.environments {
-        let patch = Patch::Merge(json!({"status": status}));
-        gone_is_fine(environments.patch_status(&name.name, &params, &patch).await)?;
+struct Writer {
+    client: Client,
+    lease: Lease,
+    told: Told,
+}
+
+impl Writer {
+    fn has_work(&self, wanted: &Wanted) -> bool {
+        !wanted.is_empty() || !self.told.due(&wanted.problems).is_empty()
     }
-    for (name, status) in &wanted.policies {
-        let policies: Api<ServicePolicy> = Api::namespaced(client.clone(), &name.namespace);
-        let patch = Patch::Merge(json!({"status": status}));
-        gone_is_fine(policies.patch_status(&name.name, &params, &patch).await)?;
+
+    async fn write(&mut self, wanted: &Wanted) -> Result<(), kube::Error> {
+        self.told.keep(&wanted.problems);
+        let (own, all): (Vec<_>, Vec<_>) =
+            self.told.due(&wanted.problems).into_iter().partition(|it| events::is_own(it));
+        let shared =
+            if wanted.is_empty() && all.is_empty() { Ok(()) } else { self.shared(wanted, &all).await };
+        // One must not keep the other from being written: an agent may have been allowed to write statuses alone.
+        shared.and(self.tell(&own).await)
     }
-    for (name, uid) in &wanted.ended {
-        let only = Preconditions { uid: Some(uid.clone()), resource_version: None };
-        gone_is_fine(environments.delete(&name.name, &DeleteParams::default().preconditions(only)).await)?;
-        tracing::info!(environment = %name, "an environment whose time has run out is deleted");
+
+    /// What any agent can write.
+    async fn shared(&mut self, wanted: &Wanted, problems: &[&Problem]) -> Result<(), kube::Error> {
+        match self.lease.hold().await? {
+            Held::Mine => {
+                self.statuses(wanted).await?;
+                self.tell(problems).await
+            }
+            // Whoever has renewed it since these were seen here tells them. (An Event is worth no more than that.)
+            Held::Others { renewed } => {
+                if renewed {
+                    self.told.told(problems.iter().copied());
+                }
+                Ok(())
+            }
+        }
     }
-    Ok(())
+
+    async fn tell(&mut self, problems: &[&Problem]) -> Result<(), kube::Error> {
+        for problem in problems {
+            events::tell(&self.client, &self.lease.me, problem).await?;
+            self.told.told([*problem]);
+        }
+        Ok(())
+    }
+
+    async fn statuses(&self, wanted: &Wanted) -> Result<(), kube::Error> {
+        let params = PatchParams::default();
+        let environments: Api<Environment> = Api::all(self.client.clone());
+        for (name, status) in &wanted.environments {
+            // Whoever uses it writes when.
+            let status = EnvironmentStatus { last_used: None, ..status.clone() };
+            let patch = Patch::Merge(json!({"status": status}));
+            gone_is_fine(environments.patch_status(&name.name, &params, &patch).await)?;
+        }
+        for (name, status) in &wanted.policies {
+            let policies: Api<ServicePolicy> = Api::namespaced(self.client.clone(), &name.namespace);
+            let patch = Patch::Merge(json!({"status": status}));
+            gone_is_fine(policies.patch_status(&name.name, &params, &patch).await)?;
+        }
+        for (name, uid) in &wanted.ended {
+            let only = Preconditions { uid: Some(uid.clone()), resource_version: None };
+            let params = DeleteParams::default().preconditions(only);
+            gone_is_fine(environments.delete(&name.name, &params).await)?;
+            tracing::info!(environment = %name, "an environment whose time has run out is deleted");
+        }
+        Ok(())
+    }
 }
 
 /// An object that is gone needs nothing; one of another UID is another one.
@@ -207,9 +273,19 @@ struct Lease {
     held: bool,
 }
 
+/// Who has the Lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// This agent.
+    Mine,
+    /// Another one. Whether it has been renewed between two looks at it.
+    Others { renewed: bool },
+}
+
 impl Lease {
-    /// Whether it is held: renewed, or taken, if nobody has it any more.
-    async fn hold(&mut self) -> Result<bool, kube::Error> {
+    /// Renews it, or takes it, if nobody has it any more.
+    async fn hold(&mut self) -> Result<Held, kube::Error> {
+        let before = self.seen.as_ref().map(|(version, _)| version.clone());
         self.held = match self.api.get_opt(LEASE).await? {
             None => {
                 won(self.api.create(&PostParams::default(), &self.renewed(LeaseObject::default())).await)?
@@ -219,7 +295,11 @@ impl Lease {
             }
             Some(_) => false,
         };
-        Ok(self.held)
+        if self.held {
+            return Ok(Held::Mine);
+        }
+        let now = self.seen.as_ref().map(|(version, _)| version);
+        Ok(Held::Others { renewed: before.is_some_and(|before| Some(&before) != now) })
     }
 
     fn may_take(&mut self, lease: &LeaseObject) -> bool {
