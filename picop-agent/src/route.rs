@@ -14,7 +14,7 @@ pub use decide::{Backends, Decision, EnvSource, Facts, Reason, Tried, decide, de
 pub use endpoints::{Endpoints, Weight, WeightedEndpoint};
 pub use handle::{InEffect, NotInstalled, RouteHandle, SourceStatus};
 pub use pod::PodUid;
-pub use service::{Base, Fallback, GraftPolicy, HeaderPolicy, Service, SpeaksFirst};
+pub use service::{Base, Fallback, GraftPolicy, HeaderPolicy, Service, SpeaksFirst, Timeouts};
 pub use table::{RouteTable, TableError};
 pub use workload::{
     CgroupPattern, CgroupPatternError, Cgroups, ContextSource, PathChoice, PodCgroup, WorkloadSpec,

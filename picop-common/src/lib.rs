@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+pub mod carried;
 pub mod connect;
 pub mod fastopen;
 pub mod graft;

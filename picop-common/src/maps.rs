@@ -113,11 +113,14 @@ pub struct Flow {
     pub target: Endpoint,
     /// The header to be written, in the map of headers; 0 for none.
     pub header: u64,
+    /// The workload's environment: [`crate::route::environment_tag`].
+    pub environment: u32,
     /// One of `FLOW_*`.
-    pub state: u32,
-    /// Not 0: whether the endpoint takes the connection is worth knowing, as there are others.
-    pub watch: u16,
-    /// Of a relayed one: why, a [`crate::connect::Reason`].
+    pub state: u8,
+    /// Not 0: whether the endpoint takes the connection is worth knowing, as there are others. Of one that is ending:
+    /// [`crate::carried::mark`].
+    pub watch: u8,
+    /// Why it was sent there, a [`crate::connect::Reason`].
     pub reason: u16,
 }
 
@@ -129,8 +132,9 @@ impl Flow {
             original: endpoint_at(bytes, 0)?,
             target: endpoint_at(bytes, size_of::<Endpoint>())?,
             header: long_at(bytes, offset)?,
-            state: word_at(bytes, offset + 8)?,
-            watch: half_at(bytes, offset + 12)?,
+            environment: word_at(bytes, offset + 8)?,
+            state: *bytes.get(offset + 12)?,
+            watch: *bytes.get(offset + 13)?,
             reason: half_at(bytes, offset + 14)?,
         })
     }
@@ -174,22 +178,22 @@ fn endpoint_at(bytes: &[u8], at: usize) -> Option<Endpoint> {
 }
 
 /// [`Flow::state`]: nothing was done about this socket's last connect.
-pub const FLOW_NONE: u32 = 0;
+pub const FLOW_NONE: u8 = 0;
 /// [`Flow::state`]: rewritten to the agent's listener.
-pub const FLOW_RELAY: u32 = 1;
+pub const FLOW_RELAY: u8 = 1;
 /// [`Flow::state`]: rewritten straight to a backend, and nothing is left to do.
-pub const FLOW_DIRECT: u32 = 2;
+pub const FLOW_DIRECT: u8 = 2;
 /// [`Flow::state`]: on its way to a backend that is to be sent a header first.
-pub const FLOW_INJECT: u32 = 3;
+pub const FLOW_INJECT: u8 = 3;
 /// [`Flow::state`]: the header is in front of the first bytes sent; the socket is enrolled until they are acknowledged.
-pub const FLOW_INJECTED: u32 = 4;
+pub const FLOW_INJECTED: u8 = 4;
 /// [`Flow::state`]: the socket could not be enrolled, so that nothing could write the header.
-pub const FLOW_FAILED: u32 = 5;
+pub const FLOW_FAILED: u8 = 5;
 /// [`Flow::state`]: rewritten to the agent's listener, to be grafted perhaps. It is [`FLOW_GRAFT`] once it is enrolled for
 /// that, and [`FLOW_RELAY`] if it is not.
-pub const FLOW_RELAY_GRAFT: u32 = 6;
+pub const FLOW_RELAY_GRAFT: u8 = 6;
 /// [`Flow::state`]: enrolled for a graft.
-pub const FLOW_GRAFT: u32 = 7;
+pub const FLOW_GRAFT: u8 = 7;
 
 /// What the hooks tell of a connection they decided themselves, when [`AGENT_TELL`] is set. In a ring buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -228,14 +232,41 @@ impl Told {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct UsageKey {
-    /// The workload's environment: [`crate::route::environment_key`], or 0.
-    pub environment: u64,
     /// The destination the application asked for.
     pub original: Endpoint,
+    /// The workload's environment: [`crate::route::environment_tag`].
+    pub environment: u32,
     /// The [`crate::connect::Reason`].
     pub reason: u16,
     /// One of `TOLD_*`.
     pub verdict: u16,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// What is counted of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Usage {
+    /// Connections.
+    pub opened: u64,
+    /// Those whose end the kernel's programs have seen (direct ones, Linux 6.12).
+    pub closed: u64,
+    /// Payload bytes of these to the server.
+    pub up: u64,
+    /// And to the client.
+    pub down: u64,
+}
+
+impl core::iter::Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, it| Self {
+            opened: sum.opened + it.opened,
+            closed: sum.closed + it.closed,
+            up: sum.up + it.up,
+            down: sum.down + it.down,
+        })
+    }
 }
 
 /// [`Told::verdict`]: on its way to the destination it asked for.
@@ -288,6 +319,7 @@ const _: () = assert!(size_of::<FlowSlot>() == 64);
 const _: () = assert!(FLOW_SLOTS_MAX.is_power_of_two());
 const _: () = assert!(size_of::<Told>() == 64);
 const _: () = assert!(size_of::<UsageKey>() == 32);
+const _: () = assert!(size_of::<Usage>() == 32);
 const _: () = assert!(size_of::<OriginalKey>() == 32);
 const _: () = assert!(size_of::<Original>() == 32);
 const _: () = assert!(crate::graft::SLOTS < u16::MAX as usize);
@@ -306,10 +338,12 @@ mod tests {
         bytes[target] = 0xfd;
         bytes[target + 17] = 81;
         bytes[core::mem::offset_of!(Flow, header)] = 7;
+        bytes[core::mem::offset_of!(Flow, environment)] = 5;
         bytes[core::mem::offset_of!(Flow, state)] = 2;
         bytes[core::mem::offset_of!(Flow, watch)] = 1;
         bytes[core::mem::offset_of!(Flow, reason)] = 9;
         let flow = Flow::from_bytes(&bytes).unwrap();
+        assert_eq!(flow.environment.to_le_bytes()[0], 5);
         assert_eq!((flow.header.to_le_bytes()[0], flow.state, flow.watch, flow.reason), (7, 2, 1, 9));
         assert_eq!(SocketAddr::from(flow.original).to_string(), "10.0.0.1:80");
         assert_eq!(SocketAddr::from(flow.target).to_string(), "[fd00::]:81");

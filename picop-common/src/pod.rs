@@ -17,6 +17,8 @@ unsafe impl Pod for maps::Told {}
 // SAFETY: as above.
 unsafe impl Pod for maps::UsageKey {}
 // SAFETY: as above.
+unsafe impl Pod for maps::Usage {}
+// SAFETY: as above.
 unsafe impl Pod for route::RouteKey {}
 // SAFETY: as above.
 unsafe impl Pod for route::Route {}

@@ -16,7 +16,7 @@ use picop_common::{
         AGENT_TELL, AgentConf, FLOW_DIRECT, FLOW_INJECT, FLOW_RELAY, FLOW_RELAY_GRAFT, Flow, LEVELS_MAX,
         TOLD_DIRECT, TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told, UsageKey, Workload,
     },
-    route::{Route, RouteKey},
+    route::{Route, RouteKey, environment_tag},
 };
 
 use crate::{
@@ -105,8 +105,9 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
         original: destination,
         target: to,
         header,
+        environment: hook.workload.as_ref().map_or(0, |workload| environment_tag(workload.environment)),
         state,
-        watch: u16::from(watch),
+        watch: u8::from(watch),
         reason: reason as u16,
     };
     if !flows::remember(ctx, &flow) {
@@ -127,10 +128,11 @@ fn route(ctx: &SockAddrContext, destination: Endpoint) -> Outcome {
 fn tell(hook: &Hook<'_>, verdict: u32, target: Endpoint, reason: Reason) {
     let Some(workload) = &hook.workload else { return };
     used(&UsageKey {
-        environment: workload.environment,
         original: hook.destination,
+        environment: environment_tag(workload.environment),
         reason: reason as u16,
         verdict: verdict as u16,
+        pad: 0,
     });
     if hook.agent_flags() & AGENT_TELL == 0 {
         return;

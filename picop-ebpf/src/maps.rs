@@ -15,7 +15,7 @@ use picop_common::{
     maps::{
         AgentConf, COUNTERS_MAX, EVENTS_MAX, FLOW_SLOTS_MAX, Flow, FlowSlot, HEADERS_MAX, HeaderBytes,
         ORIGINALS_MAX, Original, OriginalKey, ROUTES_MAX, SOCKS_MAX, TOLD_BYTES, Told, UNHEALTHY_MAX,
-        USAGE_MAX, UsageKey, WORKLOADS_MAX, Workload,
+        USAGE_MAX, Usage, UsageKey, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey},
 };
@@ -118,7 +118,7 @@ pub static EVENTS: PerCpuArray<u64, EVENTS_MAX> = PerCpuArray::new();
 /// Connections decided here, by service, environment and reason. An entry is made for the first of its kind; the agent makes
 /// room. Preallocated: allocating per-CPU memory in the hook takes the first connection of a kind several microseconds.
 #[btf_map]
-pub static USAGE: PerCpuHashMap<UsageKey, u64, USAGE_MAX> = PerCpuHashMap::new();
+pub static USAGE: PerCpuHashMap<UsageKey, Usage, USAGE_MAX> = PerCpuHashMap::new();
 
 /// Connections decided here, for the agent to log; empty unless it asks for them.
 #[btf_map]
@@ -143,14 +143,30 @@ pub fn happened(event: Event) {
 /// Counts a connection by what it is.
 #[inline(always)]
 pub fn used(key: &UsageKey) {
-    if let Some(slot) = USAGE.get_ptr_mut(key) {
-        return increment(Some(slot));
+    if let Some(usage) = USAGE.get_ptr_mut(key) {
+        // SAFETY: a map value, which lives as long as the map.
+        return increment(Some(unsafe { &raw mut (*usage).opened }));
     }
     // Another CPU may have been faster; then the entry is there, with nothing of this one in it.
-    if USAGE.insert(key, 1, BPF_NOEXIST).is_err() {
+    let one = Usage { opened: 1, ..Usage::default() };
+    if USAGE.insert(key, one, BPF_NOEXIST).is_err() {
         match USAGE.get_ptr_mut(key) {
-            Some(slot) => increment(Some(slot)),
+            // SAFETY: as above.
+            Some(usage) => increment(Some(unsafe { &raw mut (*usage).opened })),
             None => happened(Event::UsageFull),
+        }
+    }
+}
+
+/// Counts what a connection carried, at its end. Nothing if it was not counted when it began.
+#[inline(always)]
+pub fn ended(key: &UsageKey, up: u64, down: u64) {
+    if let Some(usage) = USAGE.get_ptr_mut(key) {
+        // SAFETY: as in `increment`.
+        unsafe {
+            (*usage).closed += 1;
+            (*usage).up += up;
+            (*usage).down += down;
         }
     }
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB,
         BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
-        BPF_TCP_FIN_WAIT1, BPF_TCP_SYN_SENT,
+        BPF_TCP_FIN_WAIT1, BPF_TCP_FIN_WAIT2, BPF_TCP_SYN_SENT,
     },
     helpers::{
         bpf_ktime_get_ns,
@@ -25,17 +25,18 @@ use aya_ebpf::{
 use aya_log_ebpf::{debug, warn};
 use picop_common::{
     addr::{Endpoint, PortBe},
+    carried::{mark, payload},
     connect::{EJECTION_NS, Event},
     maps::{
-        FLOW_DIRECT, FLOW_FAILED, FLOW_GRAFT, FLOW_INJECT, FLOW_INJECTED, FLOW_RELAY, FLOW_RELAY_GRAFT, Flow,
-        Original, OriginalKey,
+        FLOW_DIRECT, FLOW_FAILED, FLOW_GRAFT, FLOW_INJECT, FLOW_INJECTED, FLOW_NONE, FLOW_RELAY,
+        FLOW_RELAY_GRAFT, Flow, Original, OriginalKey, TOLD_DIRECT, TOLD_INJECT, UsageKey,
     },
 };
 
 use crate::{
     ctx::{local, netns_cookie},
     flows, graft,
-    maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, happened},
+    maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, ended, happened},
 };
 
 /// Lets the kernel use `reply`, which stays as it was. 0 would make the callback answer -1.
@@ -85,7 +86,14 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     } else {
         changed_state(&ctx, flow, kept);
         if ctx.arg(1) == BPF_TCP_CLOSE {
+            // Those in storage have this callback only some of the time: none of them is counted.
+            if kept & BPF_SOCK_OPS_STATE_CB_FLAG != 0 {
+                carried(&ctx, flow);
+            }
             flows::closed(&ctx);
+        } else if ctx.arg(1) == BPF_TCP_FIN_WAIT2 {
+            // SAFETY: the hook's own context.
+            flow.watch = mark(unsafe { (&raw const (*ctx.ops).bytes_received).read_volatile() });
         }
     }
     PROCEED
@@ -225,6 +233,38 @@ fn changed_state(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     {
         unenrol(ctx, flow, kept, Event::UnenrolledClosing);
     }
+}
+
+/// Counts what a direct connection carried. (What was sent and never acknowledged has not been carried.)
+#[inline(always)]
+fn carried(ctx: &SockOpsContext, flow: &Flow) {
+    let from = ctx.arg(0);
+    if from == BPF_TCP_SYN_SENT || flow.state == FLOW_RELAY || flow.state == FLOW_NONE {
+        return;
+    }
+    // SAFETY: the hook's own context.
+    let (acked, received) = unsafe {
+        (
+            (&raw const (*ctx.ops).bytes_acked).read_volatile(),
+            (&raw const (*ctx.ops).bytes_received).read_volatile(),
+        )
+    };
+    let verdict = if flow.header == 0 { TOLD_DIRECT } else { TOLD_INJECT };
+    let header = if flow.header == 0 || flow.state == FLOW_FAILED {
+        0
+    } else {
+        // SAFETY: copied at once; see `msg`.
+        unsafe { HEADERS.get(flow.header) }.map_or(0, |header| u64::from(header.len))
+    };
+    let (up, down) = payload(from, acked, received, flow.watch, header);
+    let key = UsageKey {
+        original: flow.original,
+        environment: flow.environment,
+        reason: flow.reason,
+        verdict: verdict as u16,
+        pad: 0,
+    };
+    ended(&key, up, down);
 }
 
 #[inline(always)]

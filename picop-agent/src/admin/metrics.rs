@@ -210,9 +210,12 @@ fn programs(made: &mut Made, ids: &[u32]) {
 fn usage(made: &mut Made, state: &State) -> Result<(), ApiError> {
     let (table, labels) = (state.routes.load(), state.hub.metrics().labels());
     let mut names = state.names.lock().unwrap_or_else(PoisonError::into_inner);
-    let family = IntCounterVec::new(families::opened(), &families::OPENED).expect("a valid family");
+    let counter = |opts, labels| IntCounterVec::new(opts, labels).expect("a valid family");
+    let opened = counter(families::opened(), &families::OPENED);
+    let closed = counter(families::closed(), &families::CLOSED);
+    let bytes = counter(families::bytes(), &families::BYTES);
     let canary = [canary::RELAYED, canary::DIRECT].map(Endpoint::from);
-    for (key, count) in state.maps.usage().map_err(ApiError::failed)? {
+    for (key, usage) in state.maps.usage().map_err(ApiError::failed)? {
         if canary.contains(&key.original) {
             continue;
         }
@@ -222,9 +225,17 @@ fn usage(made: &mut Made, state: &State) -> Result<(), ApiError> {
         let (service, environment) = labels.of(&service, &environment);
         let reason = Reason::ALL.get(usize::from(key.reason)).map_or("unknown", |reason| reason.as_str());
         let path = told::path(u32::from(key.verdict));
-        family.with_label_values(&[&*service, &*environment, reason, path]).inc_by(count);
+        opened.with_label_values(&[&*service, &*environment, reason, path]).inc_by(usage.opened);
+        if usage.closed > 0 {
+            closed.with_label_values(&[&*service, &*environment, path, "closed"]).inc_by(usage.closed);
+            for (direction, count) in [("up", usage.up), ("down", usage.down)] {
+                bytes.with_label_values(&[&*service, &*environment, path, direction]).inc_by(count);
+            }
+        }
     }
-    made.0.extend(family.collect());
+    for family in [opened, closed, bytes] {
+        made.0.extend(family.collect());
+    }
     Ok(())
 }
 

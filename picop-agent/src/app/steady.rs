@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use anyhow::Result;
 use picop_common::{
     maps::{USAGE_MAX, UsageKey},
-    route::{BASE, Route, RouteKey, environment_key},
+    route::{BASE, Route, RouteKey, environment_key, environment_tag},
 };
 
 use crate::{
@@ -51,8 +51,11 @@ pub async fn make_room(maps: Arc<Maps>, routes: RouteHandle) {
                 return Ok(0);
             }
             let table = routes.load();
-            let known: HashSet<_> =
-                table.environments().map(|e| environment_key(e.as_str().as_bytes())).chain([BASE]).collect();
+            let known: HashSet<_> = table
+                .environments()
+                .map(|e| environment_tag(environment_key(e.as_str().as_bytes())))
+                .chain([environment_tag(BASE)])
+                .collect();
             let is_gone = |key: &UsageKey| {
                 !known.contains(&key.environment) || table.service_at(&key.original.into()).is_none()
             };

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use picop_common::route::{environment_key, environment_tag};
 use tokio::sync::watch;
 
 use crate::{
@@ -57,11 +58,11 @@ fn count(maps: &Maps, routes: &RouteHandle, hub: &Hub) -> Result<Counts, MapsErr
     let names: BTreeMap<_, _> = routes
         .load()
         .environments()
-        .map(|name| (picop_common::route::environment_key(name.as_str().as_bytes()), name.to_string()))
+        .map(|name| (environment_tag(environment_key(name.as_str().as_bytes())), name.to_string()))
         .collect();
-    for (key, count) in maps.usage()? {
+    for (key, usage) in maps.usage()? {
         if let Some(name) = names.get(&key.environment) {
-            *counts.entry(name.clone()).or_default() += count;
+            *counts.entry(name.clone()).or_default() += usage.opened;
         }
     }
     for (name, count) in hub.metrics().opened_by_environment() {

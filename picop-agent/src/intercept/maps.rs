@@ -18,7 +18,8 @@ use picop_common::{
     connect::{EJECTION_NS, Event, Reason},
     maps::{
         AgentConf, Flow, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original,
-        OriginalKey, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, UsageKey, WORKLOADS_MAX, Workload,
+        OriginalKey, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, Usage, UsageKey, WORKLOADS_MAX,
+        Workload,
     },
     route::{Route, RouteKey, header_key},
 };
@@ -121,7 +122,7 @@ pub struct Maps {
     counters: PerCpuArray<MapData, u64>,
     events: PerCpuArray<MapData, u64>,
     flows: MapData,
-    usage: Mutex<PerCpuHashMap<MapData, UsageKey, u64>>,
+    usage: Mutex<PerCpuHashMap<MapData, UsageKey, Usage>>,
     /// Grafted connections.
     pub grafts: Arc<Grafts>,
 }
@@ -424,11 +425,12 @@ impl Maps {
     }
 
     /// Connections that the kernel decided by itself, by what they are, since the programs were loaded.
-    pub fn usage(&self) -> Result<Vec<(UsageKey, u64)>, MapsError> {
+    pub fn usage(&self) -> Result<Vec<(UsageKey, Usage)>, MapsError> {
         // The hooks add entries meanwhile, and only the agent removes any: an iteration sees each that was there.
         let map = lock(&self.usage);
-        let read =
-            |entry: Result<(_, PerCpuValues<u64>), _>| entry.map(|(key, counts)| (key, counts.iter().sum()));
+        let read = |entry: Result<(_, PerCpuValues<Usage>), _>| {
+            entry.map(|(key, counts)| (key, counts.iter().copied().sum()))
+        };
         let all: Result<Vec<_>, _> = map.iter().map(read).take(USAGE_MAX).collect();
         all.map_err(|source| MapsError::Read { name: "USAGE", source })
     }

@@ -12,7 +12,7 @@ use aya::maps::{MapData, RingBuf};
 use picop_common::{
     connect::Reason,
     maps::{TOLD_DIRECT, TOLD_INJECT, TOLD_PASSED, TOLD_REFUSED, Told},
-    route::environment_key,
+    route::{environment_key, environment_tag},
 };
 
 use super::{canary, workloads::Registry};
@@ -142,6 +142,7 @@ pub fn path(verdict: u32) -> &'static str {
 pub struct Names {
     version: Option<u64>,
     environments: HashMap<u64, Arc<str>>,
+    tags: HashMap<u32, Arc<str>>,
     services: HashMap<SocketAddr, Arc<str>>,
 }
 
@@ -152,12 +153,13 @@ impl Names {
         self.environments.get(&key).map(AsRef::as_ref)
     }
 
-    /// The same, for counting: no environment is an empty name, and one that was never known here is its key.
-    pub fn environment(&mut self, table: &RouteTable, key: u64) -> Arc<str> {
-        match (key, self.of(table, key)) {
+    /// The same by its tag, for counting: no environment is an empty name, and one that was never known here is its tag.
+    pub fn environment(&mut self, table: &RouteTable, tag: u32) -> Arc<str> {
+        self.learn(table);
+        match (tag, self.tags.get(&tag)) {
             (0, _) => "".into(),
-            (_, Some(name)) => name.into(),
-            (_, None) => format!("{key:016x}").into(),
+            (_, Some(name)) => Arc::clone(name),
+            (_, None) => format!("{tag:08x}").into(),
         }
     }
 
@@ -173,9 +175,12 @@ impl Names {
             return;
         }
         self.version = Some(table.version());
-        self.environments.extend(
-            table.environments().map(|e| (environment_key(e.as_str().as_bytes()), Arc::from(e.as_str()))),
-        );
+        for environment in table.environments() {
+            let (key, name) =
+                (environment_key(environment.as_str().as_bytes()), Arc::from(environment.as_str()));
+            self.tags.insert(environment_tag(key), Arc::clone(&name));
+            self.environments.insert(key, name);
+        }
         for service in table.services() {
             let name: Arc<str> = service.name.as_str().into();
             self.services.extend(service.addresses.iter().map(|address| (*address, Arc::clone(&name))));

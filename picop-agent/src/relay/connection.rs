@@ -201,7 +201,8 @@ impl Router<'_> {
 
     /// Decides by the tables to come, until one has something ready, or something else to say. After too long: as now.
     async fn wait(&self, in_header: Option<&EnvId>) -> Result<Decision, Ended> {
-        let until = Instant::now() + self.shared.limits.variant_wait;
+        let own = self.table.service_at(&self.original).and_then(|service| service.timeouts.variant_wait);
+        let until = Instant::now() + own.unwrap_or(self.shared.limits.variant_wait);
         loop {
             let decision = self.decide(&self.shared.routes.load(), in_header);
             if decision.reason != Reason::VariantEmptyWaits || Instant::now() >= until {
@@ -235,6 +236,7 @@ impl Router<'_> {
         record.header = outgoing.told;
         record.dropped = outgoing.dropped;
         let (backends, why) = (decision.backends.clone(), decision.reason);
+        let own = decision.service.as_ref().and_then(|service| service.timeouts.connect);
         record.decided(decision);
         if backends == Backends::Refused {
             return Err((Outcome::Refused, format!("refused: {}", why.as_str())));
@@ -251,7 +253,7 @@ impl Router<'_> {
             turn,
             early,
             self.ticket.as_ref(),
-            limits.connect_timeout,
+            own.unwrap_or(limits.connect_timeout),
         )
         .await
         .map_err(|error| {

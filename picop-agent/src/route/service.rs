@@ -2,6 +2,7 @@
 use std::{
     collections::HashMap,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    time::Duration,
 };
 
 use schemars::JsonSchema;
@@ -93,6 +94,17 @@ pub struct Service {
     pub speaks_first: SpeaksFirst,
     /// Whether relayed connections are grafted.
     pub graft: GraftPolicy,
+    /// How long its relayed connections may take.
+    pub timeouts: Timeouts,
+}
+
+/// How long relayed connections of a service may take, where it is not as long as those of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeouts {
+    /// For one endpoint to accept a connection.
+    pub connect: Option<Duration>,
+    /// For a variant to have something ready ([`Fallback::Wait`]).
+    pub variant_wait: Option<Duration>,
 }
 
 impl Service {
@@ -108,6 +120,7 @@ impl Service {
             expect_header: ExpectHeader::default(),
             speaks_first: SpeaksFirst::default(),
             graft: GraftPolicy::default(),
+            timeouts: Timeouts::default(),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use testbed::kube::objects::{service, slice, variant};
+use serde_json::json;
+use testbed::kube::objects::{labelled, pod, service, slice, variant};
 use testbed::kube::{Faults, Kind};
 use testbed::{eventually, require_privilege};
 
 use crate::Result;
-use crate::shop::{PORT, SOON, Shop, logged};
+use crate::shop::{NODE, PORT, SOON, Shop, logged};
 
 /// Every way to fail, each followed by a change that must arrive.
 #[test]
@@ -83,6 +84,7 @@ fn without_its_own_kinds() -> Result {
     Ok(())
 }
 
+const PODS: usize = 200;
 const SERVICES: usize = 10_000;
 
 /// 10,000 Services and 50,000 endpoints, some of them variants, in bursts; then what the agent needs for them.
@@ -111,6 +113,12 @@ fn a_large_cluster() -> Result {
         [of, slice(&name, &endpoints)]
     });
     shop.server.apply_all(objects)?;
+    // As many Pods as a node may have, and as many elsewhere.
+    shop.server.apply_all((0..PODS * 2).map(|n| {
+        let node = if n < PODS { NODE } else { "node-2" };
+        let labels = json!({"picop.dev/environment": format!("pr-{n}"), "app": "large"});
+        labelled(pod(&format!("pod-{n}"), &format!("00000000-0000-4000-9000-{n:012x}"), node), labels)
+    }))?;
     let agent = shop.agent()?;
     assert_eq!(shop.who()?, "cart-pr-1");
     let listed = agent.resident()?;
@@ -127,7 +135,7 @@ fn a_large_cluster() -> Result {
     let burst = agent.resident()?;
     let mb = |bytes: u64| bytes / (1 << 20);
     println!(
-        "resident: {} MB with a small cluster, {} MB with {SERVICES} Services and {} endpoints, {} MB after a burst",
+        "resident: {} MB with a small cluster, {} MB with {SERVICES} Services, {} endpoints and {PODS} Pods of its own, {} MB after a burst",
         mb(small),
         mb(listed),
         SERVICES * 5,

@@ -1,11 +1,12 @@
 //! A browser, driven by WebDriver (<https://www.w3.org/TR/webdriver2/>).
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use testbed::{eventually, wait_until};
 
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A browser window. It is closed, and its driver ended, when this is dropped.
 pub struct Browser {
     driver: Child,
+    /// Where it writes; by this its processes are known.
+    profile: PathBuf,
     at: SocketAddr,
     session: String,
 }
@@ -33,7 +36,9 @@ impl Browser {
             .stderr(out)
             .spawn()
             .context("starting chromedriver")?;
-        let mut browser = Self { driver, at: "127.0.0.1:0".parse()?, session: String::new() };
+        let profile = dir.join("profile");
+        let mut browser =
+            Self { driver, profile: profile.clone(), at: "127.0.0.1:0".parse()?, session: String::new() };
         let port: u16 = wait_until("chromedriver's port", PATIENCE, || {
             let said = std::fs::read_to_string(&log).ok()?;
             said.split("started successfully on port ").nth(1)?.split('.').next()?.parse().ok()
@@ -48,7 +53,7 @@ impl Browser {
         ];
         let options = json!({
             "binary": "/usr/bin/chromium",
-            "args": args.iter().map(|&arg| arg.to_owned()).chain([format!("--user-data-dir={}", dir.join("profile").display())]).collect::<Vec<_>>(),
+            "args": args.iter().map(|&arg| arg.to_owned()).chain([format!("--user-data-dir={}", profile.display())]).collect::<Vec<_>>(),
         });
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"},
@@ -134,5 +139,23 @@ impl Drop for Browser {
         if let Err(error) = self.driver.kill().and_then(|()| self.driver.wait().map(drop)) {
             eprintln!("chromedriver: {error:#}");
         }
+        // A session that could not be ended leaves its browser behind.
+        for process in of_profile(&self.profile) {
+            if let Err(error) = rustix::process::kill_process(process, rustix::process::Signal::KILL) {
+                eprintln!("chromium {process:?}: {error:#}");
+            }
+        }
     }
+}
+
+/// Processes that were started with this profile.
+fn of_profile(profile: &Path) -> Vec<Pid> {
+    let argument = format!("--user-data-dir={}", profile.display());
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let with_it = processes.filter(|entry| {
+        // One that is gone meanwhile has no command line.
+        std::fs::read(entry.path().join("cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes()))
+    });
+    with_it.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)).collect()
 }

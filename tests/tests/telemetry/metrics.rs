@@ -52,9 +52,9 @@ fn every_connection_is_accounted_for() -> Result {
     assert_eq!(all(&reset, "reset"), 30);
 
     // A connection is counted as closed a moment after its client has seen the end.
-    let now = wait_until("all relayed connections to be counted as closed", SOON, || {
+    let now = wait_until("all connections to be counted as closed", SOON, || {
         let now = samples(&http::text(at, "/metrics", "").ok()?);
-        (sum(&now, "picop_connections_closed_total", &[]) >= 480.0).then_some(now)
+        (sum(&now, "picop_connections_closed_total", &[]) >= 480.0 + 500.0).then_some(now)
     })?;
     let more =
         |family: &str, labels: &[(&str, &str)]| sum(&now, family, labels) - sum(&before, family, labels);
@@ -81,7 +81,10 @@ fn every_connection_is_accounted_for() -> Result {
     let closed = "picop_connections_closed_total";
     assert!((more(closed, &[("outcome", "ok")]) - 450.0).abs() < 0.5);
     assert!((more(closed, &[("outcome", "refused")]) - 30.0).abs() < 0.5);
-    assert!((more(closed, &[]) - 480.0).abs() < 0.5);
+    assert!((more(closed, &[("path", "relay")]) - 480.0).abs() < 0.5);
+    // Direct ones by the kernel.
+    assert!((more(closed, &[("path", "direct"), ("outcome", "closed")]) - 500.0).abs() < 0.5);
+    assert!((more(closed, &[]) - 980.0).abs() < 0.5);
     // The kernel's own counters say the same, where the canary has no part.
     for (reason, count) in
         [("variant", 300.0), ("no_variant", 200.0), ("variant_empty_refused", 100.0), ("relay_header", 480.0)]
@@ -95,6 +98,11 @@ fn every_connection_is_accounted_for() -> Result {
     #[expect(clippy::cast_precision_loss, reason = "a few thousand bytes")]
     let down = ((to_variant.len() + 1) * 400 + (to_base.len() + 1) * 50) as f64;
     assert!((bytes("down") - down).abs() < 0.5, "{} of {down}", bytes("down"));
+    let direct = |direction| more("picop_bytes_total", &[("path", "direct"), ("direction", direction)]);
+    assert!((direct("up") - 500.0).abs() < 0.5, "{}", direct("up"));
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand bytes")]
+    let down = ((to_variant.len() + 1) * 300 + (to_base.len() + 1) * 200) as f64;
+    assert!((direct("down") - down).abs() < 0.5, "{} of {down}", direct("down"));
     for histogram in ["picop_setup_seconds_count", "picop_upstream_connect_seconds_count"] {
         assert!((more(histogram, &[]) - 450.0).abs() < 0.5, "{histogram}");
     }

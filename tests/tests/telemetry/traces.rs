@@ -120,6 +120,40 @@ fn direct_connections_are_sampled() -> Result {
     Ok(())
 }
 
+/// Connections that are part of no trace.
+const OTHERS: usize = 2000;
+
+/// Without a word about sampling: what a caller samples, and about one in a hundred of the others.
+#[test]
+fn few_of_the_others_without_a_sampler() -> Result {
+    require_privilege!(Ok(()));
+    let (at, received) = collector::grpc()?;
+    let scene = Scene::new("few")?;
+    let env = of(at, "grpc");
+    let env: Vec<_> = env
+        .iter()
+        .filter(|(name, _)| *name != "OTEL_TRACES_SAMPLER")
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let _agent = scene.agent(&[], &env)?;
+    connect(&scene, &scene.instrumented, scene.cart, OTHERS, &[("Env-Id", "pr-1")])?;
+    let (sampled, not_sampled) = (format!("00-{TRACE}-{PARENT}-01"), format!("00-{TRACE}-{PARENT}-00"));
+    for parent in [&not_sampled, &sampled] {
+        connect(&scene, &scene.instrumented, scene.cart, 5, &[("Env-Id", "pr-1"), ("Traceparent", parent)])?;
+    }
+    // Spans come in order: those of the last connections are the last.
+    let children = |spans: &[Span]| spans.iter().filter(|span| !span.parent_span_id.is_empty()).count();
+    let spans = wait_until("the sampled ones", SOON, || {
+        let spans = received.spans();
+        (children(&spans) >= 5).then_some(spans)
+    })?;
+    assert_eq!(children(&spans), 5, "of what its caller does not sample there is nothing");
+    // 20 are expected. Outside of this it is once in a hundred million times.
+    let others = spans.len() - 5;
+    assert!((1..=55).contains(&others), "{others} of {OTHERS}");
+    Ok(())
+}
+
 /// A collector that takes connections and never answers: connections go on, memory does not, and what is lost is counted.
 #[test]
 fn a_collector_that_hangs_costs_nobody_anything() -> Result {

@@ -2,6 +2,15 @@
 
 use super::report::table::interval;
 
+/// How far the interval of a ratio may miss 1 and still be 1.00: hundreds of rounds see differences of two parts in a thousand,
+/// which are none between things that are the same.
+const ROUNDED: f64 = 0.005;
+
+/// Whether a ratio, of which this is the interval, is 1.00.
+pub fn is_one(low: f64, high: f64) -> bool {
+    low < 1.0 + ROUNDED && high >= 1.0 - ROUNDED
+}
+
 /// What is to be said of it, from (where, ratio of it to itself).
 ///
 /// Of twenty intervals of 95%, one does not hold the true value by chance. So each is said that does not, and it is a warning
@@ -11,7 +20,7 @@ pub fn sentence(points: impl IntoIterator<Item = (String, [f64; 3])>) -> String 
     if points.is_empty() {
         return "Noise: none against none was not measured, so nothing says how far the ratios can be trusted.".to_owned();
     }
-    let off: Vec<_> = points.iter().filter(|(_, [low, _, high])| *low > 1.0 || *high < 1.0).collect();
+    let off: Vec<_> = points.iter().filter(|(_, [low, _, high])| !is_one(*low, *high)).collect();
     let width = points.iter().map(|(_, [low, _, high])| (high - low) / 2.0 * 100.0).fold(0.0, f64::max);
     if off.is_empty() {
         return format!(
@@ -40,6 +49,8 @@ mod tests {
 
     #[test]
     fn one_in_twenty_is_chance_and_more_is_not() {
+        assert!(is_one(0.98, 1.03) && is_one(0.998, 0.9995) && is_one(1.001, 1.003));
+        assert!(!is_one(0.98, 0.99) && !is_one(1.006, 1.02));
         let good = ("here".to_owned(), [0.99, 1.0, 1.02]);
         let bad = ("there".to_owned(), [1.01, 1.02, 1.03]);
         let mut points = vec![good; 19];

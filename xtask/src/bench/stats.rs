@@ -33,11 +33,6 @@ impl Estimate {
             high: percentile(&mut medians, 97.5)?,
         })
     }
-
-    /// Whether the interval holds a value.
-    pub fn contains(&self, value: f64) -> bool {
-        self.low <= value && value <= self.high
-    }
 }
 
 /// The median; of an even number of samples the mean of the middle two. Reorders.

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     protocol::{Context, EnvId, ExpectHeader},
     route::{
-        Base, CgroupPattern, ContextSource, Endpoints, RouteTable, Service, Weight, WeightedEndpoint,
-        WorkloadSpec,
+        Base, CgroupPattern, ContextSource, Endpoints, RouteTable, Service, Timeouts, Weight,
+        WeightedEndpoint, WorkloadSpec,
     },
 };
 
@@ -143,6 +143,7 @@ impl Check {
             expect_header,
             speaks_first: *speaks_first,
             graft: *graft,
+            timeouts: Timeouts::default(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! picop's own kinds, `picop.dev/v1alpha1`. The CustomResourceDefinitions in `manifests/crds` are made of these types by
 //! `picop crds`.
+use std::time::Duration;
+
 use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -9,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::protocol::ExpectHeader;
+use crate::{protocol::ExpectHeader, route::Timeouts};
 
 /// An environment: who it is for, and for how long. Optional: the label `picop.dev/environment` alone makes one. Its name is
 /// the label's value.
@@ -144,6 +146,30 @@ pub struct ServicePolicySpec {
     /// Who sends the first bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaks_first: Option<SpeaksFirstChoice>,
+    /// How long connections that the agent relays may take, where it is not as long as its own settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<TimeoutsChoice>,
+}
+
+/// How long relayed connections may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TimeoutsChoice {
+    /// For an endpoint to accept a connection before the next one is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 300))]
+    pub connect_seconds: Option<u32>,
+    /// With `fallback: Wait`, for a variant to have something ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub variant_wait_seconds: Option<u32>,
+}
+
+impl From<TimeoutsChoice> for Timeouts {
+    fn from(choice: TimeoutsChoice) -> Self {
+        let time = |seconds: Option<u32>| seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        Self { connect: time(choice.connect_seconds), variant_wait: time(choice.variant_wait_seconds) }
+    }
 }
 
 /// A Service of the policy's namespace.

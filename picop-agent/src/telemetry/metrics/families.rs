@@ -6,6 +6,10 @@ use prometheus::{
 
 /// Labels of connections.
 pub const OPENED: [&str; 4] = ["service", "environment", "reason", "path"];
+/// Labels of ended ones.
+pub const CLOSED: [&str; 4] = ["service", "environment", "path", "outcome"];
+/// Labels of payload.
+pub const BYTES: [&str; 4] = ["service", "environment", "path", "direction"];
 /// The family that what the kernel decides by itself is counted under as well.
 pub const OPENED_NAME: &str = "picop_connections_opened_total";
 
@@ -38,6 +42,24 @@ pub fn opened() -> Opts {
     )
 }
 
+/// Connections that have ended.
+pub fn closed() -> Opts {
+    Opts::new(
+        "picop_connections_closed_total",
+        "Connections to services that have ended. How is known of relayed ones; of direct ones the kernel counts the end \
+         alone (Linux 6.12), and of those left alone nothing.",
+    )
+}
+
+/// What they carried.
+pub fn bytes() -> Opts {
+    Opts::new(
+        "picop_bytes_total",
+        "Payload bytes of connections to services that have ended: carried by the agent (relay), by the kernel past it \
+         (graft), or between client and server (direct; Linux 6.12).",
+    )
+}
+
 impl Default for Families {
     /// Nothing counted yet.
     fn default() -> Self {
@@ -51,21 +73,8 @@ impl Default for Families {
         let all = Self {
             registry: Registry::new(),
             opened: counter(opened(), &OPENED),
-            closed: counter(
-                Opts::new(
-                    "picop_connections_closed_total",
-                    "Relayed connections that have ended, by how. Nobody sees the end of the others.",
-                ),
-                &["service", "environment", "path", "outcome"],
-            ),
-            bytes: counter(
-                Opts::new(
-                    "picop_bytes_total",
-                    "Payload bytes of relayed connections that have ended: carried by the agent (relay), or by the \
-                     kernel past it (graft).",
-                ),
-                &["service", "environment", "path", "direction"],
-            ),
+            closed: counter(closed(), &CLOSED),
+            bytes: counter(bytes(), &BYTES),
             header_wait: histogram(
                 "picop_header_wait_seconds",
                 "From a relayed connection's accept to its decision, a header on it being waited for and read.",

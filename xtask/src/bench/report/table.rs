@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::super::machine;
 use super::super::stats::Estimate;
+use super::super::{machine, noise};
 use super::{AGAIN, Phase, Report, Row, YARDSTICK};
 
 /// At most so much slower than the yardstick: the project's aim for each path that leaves connections to the kernel.
@@ -95,7 +95,9 @@ impl Report {
 fn noise(again: &Row) -> String {
     let estimate = again.ratio();
     let width = (estimate.high - estimate.low) / 2.0 * 100.0;
-    if estimate.contains(1.0) {
+    // That far they are apart, though nothing differs.
+    let width = width.max((estimate.median - 1.0).abs() * 100.0);
+    if noise::is_one(estimate.low, estimate.high) {
         format!(
             "noise: none against none is {}: differences below {width:.1}% cannot be seen here",
             ratio(estimate)

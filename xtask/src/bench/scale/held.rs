@@ -52,15 +52,25 @@ struct Stage {
     cluster: Cluster,
 }
 
-/// Measures each path with each number of connections, and with the first number again; says how much CPU time that took.
-pub fn measure(numbers: &[usize], rounds: usize) -> Result<(Vec<Held>, Vec<Held>, u64)> {
-    let most = numbers.iter().copied().max().context("no number of connections")?;
+/// So many connections, or as many as a process may have descriptors for.
+fn possible(numbers: &[usize]) -> Result<Vec<usize>> {
     let descriptors = peer::raise_limits(DESCRIPTORS)?;
     let possible = usize::try_from(peer::connections(descriptors))?;
-    ensure!(
-        most <= possible,
-        "{most} connections take more than the {descriptors} descriptors a process may have here"
-    );
+    let mut numbers = numbers.to_vec();
+    for number in numbers.iter_mut().filter(|number| **number > possible) {
+        exec::announce(&format!(
+            "scale: not {number} connections but {possible}: a process may have no more than {descriptors} descriptors here, \
+             and this one may not ask for more"
+        ));
+        *number = possible;
+    }
+    numbers.dedup();
+    Ok(numbers)
+}
+
+/// Measures each path with each number of connections, and with the first number again; says how much CPU time that took.
+pub fn measure(numbers: &[usize], rounds: usize) -> Result<(Vec<Held>, Vec<Held>, u64)> {
+    let numbers = &possible(numbers)?;
     let mut stage = Stage::build()?;
     let (mut all, mut again, mut own_ns) = (Vec::new(), Vec::new(), 0);
     for path in PATHS {

@@ -104,8 +104,16 @@ fn parse(build: &mut Build<'_>, name: &Name, texts: &[String]) -> Vec<SocketAddr
 
 /// What a policy says goes before what was said.
 pub(super) fn apply(spec: &ServicePolicySpec, service: &mut Service) {
-    let ServicePolicySpec { service: _, external: _, header, fallback, graft, expect_header, speaks_first } =
-        spec;
+    let ServicePolicySpec {
+        service: _,
+        external: _,
+        header,
+        fallback,
+        graft,
+        expect_header,
+        speaks_first,
+        timeouts,
+    } = spec;
     if let Some(header) = header {
         service.header = (*header).into();
     }
@@ -120,5 +128,8 @@ pub(super) fn apply(spec: &ServicePolicySpec, service: &mut Service) {
     }
     if let Some(first) = speaks_first {
         service.speaks_first = (*first).into();
+    }
+    if let Some(timeouts) = timeouts {
+        service.timeouts = (*timeouts).into();
     }
 }
