@@ -63,19 +63,19 @@ pub async fn serve<R: Router>(
     router: Arc<R>,
     rules: Rules,
     life: Life,
-    mut client: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let mut line = Line::new(peer);
+    let mut access = Line::new(peer);
     let ended = tokio::select! {
-        ended = carry(&*router, rules, &mut client, &mut line) => ended,
+        ended = carry(&*router, rules, &mut stream, &mut access) => ended,
         () = life.ended() => Err(Failed(Outcome::Drained, None)),
     };
     match ended {
-        Ok(()) => line.end(Outcome::Ok, None),
+        Ok(()) => access.end(Outcome::Ok, None),
         Err(Failed(outcome, error)) => {
-            reset(&client);
-            line.end(outcome, error);
+            reset(&stream);
+            access.end(outcome, error);
         }
     }
 }

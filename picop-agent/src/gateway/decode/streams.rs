@@ -54,7 +54,7 @@ fn first_byte(segment: &Segment<'_>) -> u32 {
 /// All of them, in the order in which they began.
 #[derive(Debug, Default)]
 pub struct Streams {
-    streams: Vec<Stream>,
+    all: Vec<Stream>,
     /// The last one between two addresses.
     latest: HashMap<(SocketAddr, SocketAddr), usize>,
     /// TCP segments seen.
@@ -78,18 +78,18 @@ impl Streams {
             is_new_syn || (!stream.saw_syn && segment.payload.starts_with(&SIGNATURE))
         };
         match latest {
-            Some(at) if !begins_another(&self.streams[at]) => self.streams[at].add(&segment),
+            Some(at) if !begins_another(&self.all[at]) => self.all[at].add(&segment),
             _ => {
                 let mut stream = Stream::new(&segment);
                 stream.add(&segment);
-                self.latest.insert(ends, self.streams.len());
-                self.streams.push(stream);
+                self.latest.insert(ends, self.all.len());
+                self.all.push(stream);
             }
         }
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Stream> {
-        self.streams.iter()
+        self.all.iter()
     }
 }

@@ -134,8 +134,9 @@ fn ipv6() {
 
 #[test]
 fn hexadecimal() {
-    let plain: String = of("pr-1").iter().map(|byte| format!("{byte:02x}")).collect();
-    let spaced: String = of("pr-1").iter().map(|byte| format!("0x{byte:02X}, ")).collect();
+    let digits = |write: fn(&u8) -> String| of("pr-1").iter().map(write).collect::<Vec<_>>();
+    let plain = digits(|byte| format!("{byte:02x}")).concat();
+    let spaced = digits(|byte| format!("0x{byte:02X}, ")).concat();
     for text in [plain.clone(), plain.to_uppercase(), spaced, format!("{plain}\n474554")] {
         let report = of_file(text.as_bytes()).expect("a header");
         assert!(report.contains("  Env-Id: pr-1\n  environment: pr-1\n"), "{report}");

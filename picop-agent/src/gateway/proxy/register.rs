@@ -70,14 +70,11 @@ impl Registration {
         let mut wait = FIRST_WAIT;
         loop {
             let tried = timeout(PATIENCE, self.register()).await.unwrap_or(Err(RegisterError::Late));
+            let (id, controller) = (&self.id, &self.controller);
             match tried {
-                Ok(endpoint) => {
-                    tracing::info!(id = self.id, controller = %self.controller, endpoint, "registered");
-                    return;
-                }
+                Ok(endpoint) => return tracing::info!(id, %controller, endpoint, "registered"),
                 Err(error) => {
-                    let error = chain(&error);
-                    tracing::warn!(id = self.id, controller = %self.controller, error, again_in = ?wait, "not registered");
+                    tracing::warn!(id, %controller, error = chain(&error), again_in = ?wait, "not registered");
                 }
             }
             sleep(wait).await;
@@ -88,14 +85,10 @@ impl Registration {
     /// Registers, and then activates: all destinations come, and every change from then on. The endpoint that was told.
     async fn register(&self) -> Result<String, RegisterError> {
         let mut asked = Asked::connect(&self.controller, &[], PATIENCE).await?;
-        let endpoint = match &self.endpoint {
-            // A URL without a path has one in `Uri`'s eyes.
-            Some(endpoint) => endpoint.to_string().trim_end_matches('/').to_owned(),
-            None => {
-                let ip = asked.local.ip().to_canonical();
-                format!("http://{}", SocketAddr::new(ip, self.admin_port))
-            }
-        };
+        let own = SocketAddr::new(asked.local.ip().to_canonical(), self.admin_port);
+        let endpoint = self.endpoint.as_ref().map_or_else(|| format!("http://{own}"), Uri::to_string);
+        // A URL without a path has one in `Uri`'s eyes.
+        let endpoint = endpoint.trim_end_matches('/').to_owned();
         let body = json!({ "endpoint": endpoint }).to_string();
         self.put(&mut asked, "register", body).await?;
         self.put(&mut asked, "activate", String::new()).await?;

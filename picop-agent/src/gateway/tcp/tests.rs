@@ -34,9 +34,9 @@ async fn what_a_connection_begins_with() {
     ] {
         let mut client = connect(gateway).await;
         send(&mut client, &[&sent[..], b"GET / HTTP/1.1\r\n"].concat()).await;
-        let mut served = accept(&server).await;
-        expect(&mut served, &arrives).await;
-        expect(&mut served, b"GET / HTTP/1.1\r\n").await;
+        let mut at_server = accept(&server).await;
+        expect(&mut at_server, &arrives).await;
+        expect(&mut at_server, b"GET / HTTP/1.1\r\n").await;
     }
 }
 
@@ -48,12 +48,12 @@ async fn a_half_closed_client_gets_its_answer() {
     let mut client = connect(gateway).await;
     send(&mut client, b"question").await;
     client.shutdown().await.expect("open");
-    let mut served = accept(&server).await;
-    let (question, end) = rest(&mut served).await;
+    let mut at_server = accept(&server).await;
+    let (question, end) = rest(&mut at_server).await;
     assert_eq!(question, [&of("pr-1")[..], b"question"].concat());
     end.expect("a FIN");
-    send(&mut served, b"answer").await;
-    drop(served);
+    send(&mut at_server, b"answer").await;
+    drop(at_server);
     expect(&mut client, b"answer").await;
     expect_end(&mut client).await;
 }
@@ -64,10 +64,10 @@ async fn a_server_that_speaks_first_gets_the_header_at_once() {
     let life = Life::default();
     let gateway = start(ExpectHeader::Sniff(Duration::from_millis(1)), &to.to_string(), &life).await;
     let mut client = connect(gateway).await;
-    let mut served = accept(&server).await;
-    expect(&mut served, &of("pr-1")).await;
-    send(&mut served, b"220 hello").await;
+    let mut at_server = accept(&server).await;
+    expect(&mut at_server, &of("pr-1")).await;
+    send(&mut at_server, b"220 hello").await;
     expect(&mut client, b"220 hello").await;
     send(&mut client, b"QUIT").await;
-    expect(&mut served, b"QUIT").await;
+    expect(&mut at_server, b"QUIT").await;
 }
