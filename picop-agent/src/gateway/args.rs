@@ -168,6 +168,10 @@ pub struct HttpArgs {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
+    /// Requests at once. Those after them are answered with 503.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub max_requests: usize,
+
     /// Speak HTTP/2 to the server, which must speak it without TLS: for gRPC.
     #[arg(long)]
     pub upstream_http2: bool,

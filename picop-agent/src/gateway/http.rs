@@ -18,7 +18,10 @@ mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, Semaphore},
+};
 
 use self::{environment::Finder, forward::Edge, pool::Pool, serve::Patience, tls::Certificate};
 use super::{
@@ -75,6 +78,8 @@ fn edge(args: HttpArgs, life: &Life) -> Edge {
         connect_timeout: args.common.connect_timeout,
         answer_timeout: args.answer_timeout,
         pool: Arc::new(Pool::new(args.pool_size, args.pool_idle)),
+        connecting: Mutex::default(),
+        places: Arc::new(Semaphore::new(args.max_requests.clamp(1, Semaphore::MAX_PERMITS))),
         life: life.clone(),
     }
 }

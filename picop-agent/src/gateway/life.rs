@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::GatewayError;
+use super::{GatewayError, stream::prepare};
 
 /// How long accepting rests when the system has no more to give.
 const REST: Duration = Duration::from_millis(200);
@@ -95,7 +95,7 @@ where
         let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
         match listener.accept().await {
             Ok((stream, peer)) => {
-                if let Err(error) = stream.set_nodelay(true) {
+                if let Err(error) = prepare(&stream) {
                     tracing::debug!(%error, "a client is gone already");
                     continue;
                 }

@@ -15,6 +15,7 @@ use std::{
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::{
+    io::Interest,
     net::TcpStream,
     time::{sleep, timeout},
 };
@@ -65,9 +66,12 @@ pub async fn pump(
     tokio::pin!(up, down);
     tokio::select! {
         ended = &mut up => match ended {
-            Ok(()) => match down.await {
-                Ok(()) => End::Closed,
-                Err(stopped) => down_stopped(stopped, client).await,
+            Ok(()) => tokio::select! {
+                ended = down => match ended {
+                    Ok(()) => End::Closed,
+                    Err(stopped) => down_stopped(stopped, client).await,
+                },
+                kind = gone(client) => End::Client(kind),
             },
             Err(Stopped::Reading(error)) => End::Client(error.kind()),
             Err(Stopped::Writing(error)) => {
@@ -76,17 +80,34 @@ pub async fn pump(
             }
         },
         ended = &mut down => match ended {
-            Ok(()) => match up.await {
-                Ok(()) => End::Closed,
-                Err(Stopped::Reading(error)) => End::Client(error.kind()),
+            Ok(()) => {
+                let kind = tokio::select! {
+                    ended = up => match ended {
+                        Ok(()) => return End::Closed,
+                        Err(Stopped::Reading(error)) => return End::Client(error.kind()),
+                        Err(Stopped::Writing(error)) => error.kind(),
+                    },
+                    kind = gone(upstream) => kind,
+                };
                 // It has answered in full; what it did not want to read is no loss.
-                Err(Stopped::Writing(error)) => {
-                    delivered(client).await;
-                    End::Upstream(error.kind())
-                }
-            },
+                delivered(client).await;
+                End::Upstream(kind)
+            }
             Err(stopped) => down_stopped(stopped, client).await,
         },
+    }
+}
+
+/// Returns when a peer that sends no more, and so is not read from, has reset the connection.
+async fn gone(peer: &TcpStream) -> io::ErrorKind {
+    let error = match peer.ready(Interest::ERROR).await {
+        Ok(_) => peer.take_error().ok().flatten(),
+        Err(error) => Some(error),
+    };
+    match error.map(|error| error.kind()) {
+        // What Linux says of a reset behind a FIN.
+        None | Some(io::ErrorKind::BrokenPipe) => io::ErrorKind::ConnectionReset,
+        Some(kind) => kind,
     }
 }
 

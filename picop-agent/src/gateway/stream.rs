@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::BytesMut;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -11,6 +11,11 @@ use tokio::{
 };
 
 use crate::protocol::{HeadSource, READ_SIZE};
+
+/// How long a peer may say nothing before it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How often it is then asked.
+const PROBES: Duration = Duration::from_secs(10);
 
 /// A tokio stream, as a source of a head.
 pub struct Source<'a, S>(pub &'a mut S);
@@ -80,12 +85,21 @@ pub async fn open(destination: &str, first: &[u8], patience: Duration) -> Result
         .map_err(|_| OpenError::Timeout { destination: destination(), waited: patience })?
         .map_err(|source| OpenError::Connect { destination: destination(), source })?;
     let first_failed = |source| OpenError::First { destination: destination(), source };
-    stream.set_nodelay(true).map_err(first_failed)?;
+    prepare(&stream).map_err(first_failed)?;
     if !first.is_empty() {
         // A new connection has room for a header and what was read with it, so this waits for nobody.
         stream.write_all(first).await.map_err(first_failed)?;
     }
     Ok(stream)
+}
+
+/// Has a connection send what it is given at once, and notice a peer that is gone without a word.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES))
 }
 
 /// Has the peer of a stream that is about to be dropped see a reset.

@@ -15,6 +15,8 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::{
     environment::Source,
     pool::{Pool, Shelf},
@@ -41,6 +43,8 @@ pub struct RequestLine {
     /// client went away.
     pub outcome: &'static str,
     pub error: Option<String>,
+    /// Its place among the requests at once.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for RequestLine {
@@ -65,21 +69,25 @@ impl Drop for RequestLine {
 
 /// A connection that an answer comes from, and where it is kept afterwards.
 pub struct Lent {
-    pub pool: Arc<Pool>,
+    /// None if it is not to be used again.
+    pub pool: Option<Arc<Pool>>,
     pub shelf: Shelf,
     pub sender: Sender,
 }
 
 impl Lent {
     /// Gives it back. The answer has ended for the client, and does for the connection in a moment.
-    fn give_back(mut self) {
-        match self.sender {
+    fn give_back(self) {
+        let Self { pool, shelf, mut sender } = self;
+        let Some(pool) = pool else { return };
+        match sender {
+            // It was never taken away.
             Sender::Two(_) => {}
-            Sender::One(_) if self.sender.is_usable() => self.pool.keep(self.shelf, self.sender),
+            Sender::One(_) if sender.is_usable() => pool.keep(shelf, sender),
             Sender::One(_) => {
                 tokio::spawn(async move {
-                    if self.sender.is_free().await {
-                        self.pool.keep(self.shelf, self.sender);
+                    if sender.is_free().await {
+                        pool.keep(shelf, sender);
                     }
                 });
             }

@@ -12,6 +12,10 @@ use hyper::{
     body::{Body as _, Incoming},
     header::{HOST, HeaderValue},
 };
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -39,6 +43,10 @@ pub struct Edge {
     pub answer_timeout: Duration,
     /// Connections to it.
     pub pool: Arc<Pool>,
+    /// Held while a connection is made that many requests may use: those that come meanwhile are to use it, too.
+    pub connecting: Mutex<()>,
+    /// Requests at once.
+    pub places: Arc<Semaphore>,
     /// The gateway's.
     pub life: Life,
 }
@@ -92,7 +100,12 @@ impl Edge {
             bytes_down: 0,
             outcome: "client_reset",
             error: None,
+            place: Arc::clone(&self.places).try_acquire_owned().ok(),
         };
+        if line.place.is_none() {
+            line.error = Some("too many requests at once; see --max-requests".to_owned());
+            return own(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once", line);
+        }
         if request.method() == Method::CONNECT {
             return own(StatusCode::NOT_IMPLEMENTED, "this is a gateway, and no proxy for CONNECT", line);
         }
@@ -159,14 +172,16 @@ impl Edge {
             line.reused = kept.is_some();
             let mut sender = match kept {
                 Some(sender) => sender,
-                None => self.connect(environment, is_http2).await?,
+                None if is_http2 => self.shared(environment).await?,
+                None => self.connect(environment, false).await?,
             };
             if is_repeatable && line.reused {
                 spare = Some(copy(&request));
             }
             let failed = match self.wait(&mut sender, request, &progress).await? {
                 Ok(answer) => {
-                    let lent = Lent { pool: Arc::clone(&self.pool), shelf: environment.clone(), sender };
+                    let pool = (self.is_http2 == is_http2).then(|| Arc::clone(&self.pool));
+                    let lent = Lent { pool, shelf: environment.clone(), sender };
                     return Ok((answer, lent));
                 }
                 Err(failed) => failed,
@@ -181,8 +196,17 @@ impl Edge {
     }
 
     async fn connect(&self, environment: &Shelf, is_http2: bool) -> Result<Sender, ConnectError> {
-        let sender = Sender::connect(&self.upstream, environment, is_http2, self.connect_timeout).await?;
-        // One that many may use at once is shared from its beginning.
+        Sender::connect(&self.upstream, environment, is_http2, self.connect_timeout).await
+    }
+
+    /// A connection that many may use at once, which is kept from its beginning.
+    async fn shared(&self, environment: &Shelf) -> Result<Sender, ConnectError> {
+        // Whoever waited too long, as the server is slow to accept, makes one of its own.
+        let _turn = timeout(self.connect_timeout, self.connecting.lock()).await;
+        if let Some(made_meanwhile) = self.pool.take(environment) {
+            return Ok(made_meanwhile);
+        }
+        let sender = self.connect(environment, true).await?;
         if let Some(shared) = sender.share() {
             self.pool.keep(environment.clone(), shared);
         }
@@ -200,7 +224,7 @@ impl Edge {
         tokio::pin!(sending);
         loop {
             let before = progress.frames();
-            match tokio::time::timeout(self.answer_timeout, &mut sending).await {
+            match timeout(self.answer_timeout, &mut sending).await {
                 Ok(sent) => return Ok(sent),
                 Err(_) if progress.frames() == before => {
                     return Err(ForwardError::Timeout(self.answer_timeout));

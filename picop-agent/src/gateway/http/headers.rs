@@ -33,10 +33,13 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// The protocol that a request asks to go on with.
+/// The protocol that a request asks to go on with, or an answer goes on with. Not HTTP/2: requests of other environments could
+/// follow, and nobody would see it.
 pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let is_asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-    is_asked.then(|| headers.get(UPGRADE).cloned())?
+    let is_http = tokens(headers, &UPGRADE)
+        .any(|token| token.eq_ignore_ascii_case(b"h2c") || token.to_ascii_lowercase().starts_with(b"http"));
+    (is_asked && !is_http).then(|| headers.get(UPGRADE).cloned())?
 }
 
 /// Removes what is for one hop only.

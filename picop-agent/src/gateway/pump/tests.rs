@@ -55,3 +55,24 @@ async fn an_answer_before_a_reset_is_delivered() {
     assert!(matches!(end, End::Upstream(_)), "{end:?}");
     assert_eq!(rest(&mut client).await.0.len(), answer.len());
 }
+
+#[tokio::test]
+async fn a_reset_behind_a_half_close_is_noticed() {
+    let (client, mut server, pumping) = pumped(4096).await;
+    expect(&mut server, b"first").await;
+    SockRef::from(&client).shutdown(Shutdown::Write).expect("open");
+    assert_eq!(rest(&mut server).await.0, b"");
+    crate::gateway::stream::reset(&client);
+    drop(client);
+    // The server says nothing meanwhile, so nothing is written either.
+    let (end, ..) = within(pumping).await.expect("no panic");
+    assert_eq!(end, End::Client(io::ErrorKind::ConnectionReset));
+
+    let (mut client, server, pumping) = pumped(4096).await;
+    SockRef::from(&server).shutdown(Shutdown::Write).expect("open");
+    assert_eq!(rest(&mut client).await.0, b"");
+    crate::gateway::stream::reset(&server);
+    drop(server);
+    let (end, ..) = within(pumping).await.expect("no panic");
+    assert_eq!(end, End::Upstream(io::ErrorKind::ConnectionReset));
+}

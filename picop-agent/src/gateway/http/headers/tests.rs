@@ -59,6 +59,8 @@ fn upgrades() {
     for (lines, protocol) in [
         (&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")][..], Some("websocket")),
         (&[("upgrade", "websocket")], None),
+        (&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], None),
+        (&[("connection", "upgrade"), ("upgrade", "websocket, HTTP/2.0")], None),
         (&[("connection", "upgrade")], None),
         (&[], None),
     ] {

@@ -34,6 +34,27 @@ async fn nobody_answers() {
 }
 
 #[tokio::test]
+async fn more_requests_at_once_than_allowed() {
+    let (server, at) = listener().await;
+    let mut edge = edge_to(at, &Life::default());
+    edge.places = Arc::new(Semaphore::new(1));
+    let (gateway, edge) = begin(edge, None).await;
+    let (mut first, mut second) = (client(gateway).await, client(gateway).await);
+    let asking =
+        tokio::spawn(async move { ask(&mut first, request("pr-1.preview.localhost", "/", "")).await });
+    let mut peer = accept_one(&server).await;
+    let (status, words) = ask(&mut second, request("pr-1.preview.localhost", "/", "")).await;
+    assert_eq!(
+        (status, &*words),
+        (StatusCode::SERVICE_UNAVAILABLE, "picop gateway: too many requests at once\n")
+    );
+    send(&mut peer, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let (status, told) = crate::gateway::testing::within(asking).await.expect("no panic");
+    assert_eq!((status, &*told), (StatusCode::OK, "ok"));
+    until(|| edge.places.available_permits() == 1).await;
+}
+
+#[tokio::test]
 async fn no_http() {
     let (server, at) = listener().await;
     tokio::spawn(async move {

@@ -55,6 +55,8 @@ pub fn edge_to(upstream: SocketAddr, life: &Life) -> Edge {
         connect_timeout: Duration::from_secs(5),
         answer_timeout: Duration::from_secs(20),
         pool: Arc::new(Pool::new(64, Duration::from_secs(60))),
+        connecting: Mutex::default(),
+        places: Arc::new(Semaphore::new(1000)),
         life: life.clone(),
     }
 }
