@@ -14,6 +14,8 @@ use self::ask::{
 };
 use crate::{
     admin::DEFAULT_SOCKET,
+    duration::duration,
+    gateway::args::{ConnectArgs, CurlArgs, DecodeArgs, GatewayCommand},
     intercept::logs::LogLevel,
     source::{
         Origin,
@@ -38,6 +40,16 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Tell what this node can do, and whether the agent can run here.
     Doctor(DoctorArgs),
+    /// Take connections from outside into an environment, without the node agent: for every connection of a port, by the PiCoP
+    /// header, or by HTTP request.
+    #[command(subcommand)]
+    Gateway(Box<GatewayCommand>),
+    /// Send an HTTP request over a connection that belongs to an environment, and print the answer.
+    Curl(CurlArgs),
+    /// Connect standard input and output with a server, over a connection that belongs to an environment.
+    Connect(ConnectArgs),
+    /// Print the PiCoP headers in a capture (pcap, pcapng), or in bytes written in hexadecimal.
+    Decode(DecodeArgs),
     /// Show how the agent is doing, and what the kernel has counted and holds, also of agents with `--pin-dir` that do not
     /// run any more.
     Status(StatusArgs),
@@ -295,20 +307,6 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// A time such as `500ms`, `5s` or `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| "a time is a whole number and a unit: 500ms, 5s, 2m".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(|| "too long a time".to_owned()),
-        _ => Err(format!("unknown unit {unit:?}: use ms, s or m")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -318,15 +316,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        for bad in ["", "5", "s", "-1s", "1.5s", "5h", "99999999999999999999s"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

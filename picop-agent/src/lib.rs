@@ -14,6 +14,8 @@ pub mod cli;
 pub mod ctl;
 #[cfg(feature = "ebpf")]
 pub mod doctor;
+pub mod duration;
+pub mod gateway;
 #[cfg(feature = "ebpf")]
 pub mod intercept;
 pub mod protocol;

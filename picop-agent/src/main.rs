@@ -7,7 +7,7 @@ use clap::Parser as _;
 use picop_agent::{
     app,
     cli::{Cli, Command},
-    ctl,
+    ctl, gateway,
     intercept::{
         canary, cgroup,
         pins::{self, Uninstalled},
@@ -17,7 +17,8 @@ use picop_agent::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Some take the flags of programs written in Go.
+    let cli = Cli::parse_from(gateway::args::go_style(std::env::args_os()));
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -42,6 +43,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 .context("cannot start the runtime")?;
             runtime.block_on(app::run(*args, logs))?;
         }
+        Command::Gateway(command) => gateway::run(*command)?,
+        Command::Curl(args) => return Ok(gateway::terminal::curl(args)?),
+        Command::Connect(args) => gateway::terminal::connect(&args)?,
+        Command::Decode(args) => gateway::decode::run(&args)?,
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
         Command::Status(args) => picop_agent::status::run(&args)?,
         Command::Connections(args) => ctl::connections(&args)?,

@@ -1,6 +1,7 @@
 //! PiCoP on a stream: reading the header at a connection's start, and the context it carries.
 //!
 //! The bytes themselves are [`picop_common::header`]'s.
+pub mod baggage;
 mod context;
 mod env_id;
 mod expect;

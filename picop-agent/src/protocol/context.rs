@@ -3,12 +3,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use picop_common::header::{Detected, ENV_ID, EncodeError, Field, Header, MAX_LEN, detect, encode};
 
-use super::{EnvId, EnvIdError};
+use super::{EnvId, EnvIdError, baggage};
 
 const BAGGAGE: &str = "baggage";
 const TRACESTATE: &str = "tracestate";
-/// The member of `baggage` that names the environment, for clients whose tracing library is all that they can set up.
-const BAGGAGE_ENV: &[u8] = b"env-id";
 
 /// A connection's context: a PiCoP header, and the environment it names.
 ///
@@ -192,7 +190,7 @@ impl Context {
 fn find_env(header: &Header<'_>) -> Env {
     let (name, source) = match header.env_id() {
         Some(name) => (EnvId::from_bytes(name), EnvSource::Header),
-        None => match baggage_env(header) {
+        None => match baggage::environment(header.fields().filter(|f| f.is(BAGGAGE)).map(|f| f.value)) {
             Some(name) => (EnvId::from_bytes(&name), EnvSource::Baggage),
             None => return Env::None,
         },
@@ -201,39 +199,6 @@ fn find_env(header: &Header<'_>) -> Env {
         Ok(env) => Env::Named(env, source),
         Err(why) => Env::Rejected(why),
     }
-}
-
-/// The value of the first entry `env-id=value` in any `baggage`, percent-decoded; its properties (`;key=value`) are not
-/// part of it.
-fn baggage_env(header: &Header<'_>) -> Option<Vec<u8>> {
-    let lines = header.fields().filter(|field| field.is(BAGGAGE));
-    let mut entries = lines.flat_map(|field| field.value.split(|byte| *byte == b','));
-    let value = entries.find_map(|entry| {
-        let member = entry.split(|byte| *byte == b';').next()?;
-        let equals = member.iter().position(|byte| *byte == b'=')?;
-        (member[..equals].trim_ascii() == BAGGAGE_ENV).then(|| member[equals + 1..].trim_ascii())
-    })?;
-    Some(percent_decode(value)).filter(|value| !value.is_empty())
-}
-
-/// A `%` that two hexadecimal digits do not follow stands for itself.
-fn percent_decode(mut text: &[u8]) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some((&first, rest)) = text.split_first() {
-        let escape = match text {
-            [b'%', high, low, ..] => digit(*high).zip(digit(*low)),
-            _ => None,
-        };
-        if let Some((high, low)) = escape {
-            decoded.push(high << 4 | low);
-            text = &text[3..];
-        } else {
-            decoded.push(first);
-            text = rest;
-        }
-    }
-    decoded
 }
 
 /// Takes the last entry off the last `key` line, and the line with it if it was its only one. False if there is no line.

@@ -1,9 +1,7 @@
 //! What the agent tells of itself, received by those it is meant for: Prometheus' tools, an OpenTelemetry collector, a
 //! browser.
 
-mod browser;
 mod collector;
-mod http;
 mod metrics;
 mod monitoring;
 mod page;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
-use testbed::{Asked, require_privilege, wait_until};
+use testbed::{Asked, http, require_privilege, wait_until};
 
-use crate::http;
 use crate::scene::{Result, SOON, Scene, connect, served};
 
 /// Samples by name and labels, as they are written.

@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
-use testbed::{require_privilege, wait_until};
+use testbed::{http, require_privilege, wait_until};
 
-use crate::http;
 use crate::scene::{Result, SOON, Scene, connect, served};
 
 fn monitoring() -> PathBuf {

@@ -5,9 +5,9 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use testbed::browser::Browser;
 use testbed::{Agent, AgentOptions, require_privilege};
 
-use crate::browser::Browser;
 use crate::scene::{Result, Scene, connect, served};
 
 /// WebDriver's code points of keys.

@@ -3,10 +3,9 @@
 use std::net::{SocketAddr, TcpListener};
 
 use opentelemetry_proto::tonic::trace::v1::{Span, Status, status::StatusCode};
-use testbed::{hex, require_privilege, wait_until};
+use testbed::{hex, http, require_privilege, wait_until};
 
 use crate::collector::{self, Received, attribute};
-use crate::http;
 use crate::scene::{Result, SOON, Scene, connect, served};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";

@@ -8,9 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Pid;
 use serde_json::{Value, json};
-use testbed::{eventually, wait_until};
 
-use crate::http;
+use crate::{eventually, http, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

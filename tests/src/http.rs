@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// What was answered.
 pub struct Answer {
+    /// Its status.
     pub status: u16,
+    /// Its body.
     pub body: Vec<u8>,
 }
 

@@ -1,0 +1,101 @@
+//! Asking an HTTP/1.1 server for something, once, over a connection that may begin with a header.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request, Response, Uri,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header::{HOST, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+
+use super::stream::{OpenError, open};
+
+/// There is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It is no URL that can be asked.
+    #[error("{0} cannot be asked: write http://HOST[:PORT]/PATH (TLS is not spoken here)")]
+    Url(Uri),
+    /// There is no connection.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The connection is of no use.
+    #[error("the connection to {destination} is gone")]
+    Gone {
+        /// Where to.
+        destination: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It broke, or something else than HTTP came.
+    #[error("{destination} did not answer in HTTP/1.1")]
+    Http {
+        /// Who.
+        destination: String,
+        /// How.
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+/// A connection to the server of a URL.
+pub struct Asked {
+    destination: String,
+    /// This side's address, as the server sees it where nothing translates addresses.
+    pub local: SocketAddr,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+/// `host:port` of an `http` URL.
+pub fn destination(url: &Uri) -> Result<String, AskError> {
+    match (url.scheme_str(), url.host()) {
+        (Some("http"), Some(host)) if !host.is_empty() => {
+            Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
+        }
+        _ => Err(AskError::Url(url.clone())),
+    }
+}
+
+impl Asked {
+    /// Connects, and sends `header` first.
+    pub async fn connect(url: &Uri, header: &[u8], patience: Duration) -> Result<Self, AskError> {
+        let destination = destination(url)?;
+        let stream = open(&destination, header, patience).await?;
+        let gone = |source| AskError::Gone { destination: destination.clone(), source };
+        let local = stream.local_addr().map_err(gone)?;
+        let (sender, connection) = http1::Builder::new()
+            .preserve_header_case(true)
+            .title_case_headers(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| AskError::Http { destination: destination.clone(), source })?;
+        // Its end shows in the answer.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(Self { destination, local, sender })
+    }
+
+    /// Sends a request for a whole URL.
+    pub async fn ask(&mut self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, AskError> {
+        let url = request.uri().clone();
+        if !request.headers().contains_key(HOST)
+            && let Some(host) = url.authority().map(|authority| {
+                // Without a user's name, which is nobody's business.
+                authority.as_str().rsplit('@').next().unwrap_or_default()
+            })
+            && let Ok(host) = HeaderValue::from_str(host)
+        {
+            request.headers_mut().insert(HOST, host);
+        }
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
+        self.sender
+            .send_request(request)
+            .await
+            .map_err(|source| AskError::Http { destination: self.destination.clone(), source })
+    }
+}

@@ -1,0 +1,150 @@
+//! One connection of `gateway tcp` and `gateway proxy`: its header, where it goes, and what is carried.
+
+mod late;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use self::late::FirstWord;
+use super::{
+    Life,
+    line::Line,
+    pump::{End, pump},
+    stream::{Source, open, reset},
+};
+use crate::{
+    protocol::{Context, EnvId, ExpectHeader, HeadKind, read_head},
+    telemetry::{access::Outcome, chain},
+};
+
+/// Where a connection goes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `host:port`; none is a reset.
+    pub destination: Option<Arc<str>>,
+    /// The environment that was asked for.
+    pub environment: Option<EnvId>,
+    /// Where it was named.
+    pub env_source: &'static str,
+    /// Why it goes there.
+    pub reason: &'static str,
+    /// What the server is sent first.
+    pub header: Option<Context>,
+    /// The same, for the access line.
+    pub told: &'static str,
+}
+
+/// Decides where connections go. Asked once a connection, or twice if its header came late.
+pub trait Router: Send + Sync + 'static {
+    /// Where one goes that begins with this.
+    fn route(&self, context: Option<&Context>) -> Route;
+}
+
+/// How connections are served.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether clients send a header.
+    pub expect: ExpectHeader,
+    /// For a header to be whole.
+    pub header_timeout: Duration,
+    /// For a server to accept.
+    pub connect_timeout: Duration,
+    /// Bytes carried at a time.
+    pub buffer: usize,
+}
+
+/// A connection that ends before it was carried, or does not end in order: reset, and why.
+struct Failed(Outcome, Option<String>);
+
+/// Serves one client.
+pub async fn serve<R: Router>(
+    router: Arc<R>,
+    rules: Rules,
+    life: Life,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let mut access = Line::new(peer);
+    let ended = tokio::select! {
+        ended = carry(&*router, rules, &mut stream, &mut access) => ended,
+        () = life.ended() => Err(Failed(Outcome::Drained, None)),
+    };
+    match ended {
+        Ok(()) => access.end(Outcome::Ok, None),
+        Err(Failed(outcome, error)) => {
+            reset(&stream);
+            access.end(outcome, error);
+        }
+    }
+}
+
+async fn carry<R: Router>(
+    router: &R,
+    rules: Rules,
+    client: &mut TcpStream,
+    line: &mut Line,
+) -> Result<(), Failed> {
+    let mut read = BytesMut::new();
+    let head = read_head(&mut Source(client), &mut read, rules.expect, rules.header_timeout)
+        .await
+        .map_err(|error| Failed(Outcome::BadHeader, Some(chain(&error))))?;
+    let mut upstream = go(router, head.context.as_ref(), rules, line).await?;
+    if head.why == HeadKind::Silent {
+        match late::first_word(client, &upstream, &mut read, &line.carried, rules.header_timeout).await {
+            FirstWord::Payload => {}
+            FirstWord::Header { server_spoke: true, .. } => {
+                reset(&upstream);
+                let why = "its header came after the server had spoken; see --expect-header";
+                return Err(Failed(Outcome::LateHeader, Some(why.to_owned())));
+            }
+            // Nothing is lost yet: another server gets it.
+            FirstWord::Header { context, server_spoke: false } => {
+                upstream = go(router, Some(&context), rules, line).await?;
+            }
+            FirstWord::Bad(error) => {
+                reset(&upstream);
+                return Err(Failed(Outcome::BadHeader, Some(chain(&error))));
+            }
+            FirstWord::ClientGone(error) => {
+                reset(&upstream);
+                return Err(Failed(Outcome::ClientReset, Some(error.to_string())));
+            }
+            FirstWord::ServerGone(error) => {
+                return Err(Failed(Outcome::UpstreamReset, Some(error.to_string())));
+            }
+        }
+    }
+    match pump(client, &upstream, read, &line.carried, rules.buffer).await {
+        End::Closed => Ok(()),
+        End::Client(kind) => {
+            reset(&upstream);
+            Err(Failed(Outcome::ClientReset, Some(kind.to_string())))
+        }
+        End::Upstream(kind) => Err(Failed(Outcome::UpstreamReset, Some(kind.to_string()))),
+    }
+}
+
+/// Decides, and connects.
+async fn go<R: Router>(
+    router: &R,
+    context: Option<&Context>,
+    rules: Rules,
+    line: &mut Line,
+) -> Result<TcpStream, Failed> {
+    let route = router.route(context);
+    line.environment = route.environment;
+    line.env_source = route.env_source;
+    line.reason = Some(route.reason);
+    line.header = route.told;
+    let Some(destination) = route.destination else {
+        let why = "it has no destination, and there is no --default-addr";
+        return Err(Failed(Outcome::Refused, Some(why.to_owned())));
+    };
+    line.destination = Some(destination.to_string());
+    let header = route.header.as_ref().map_or(&[][..], Context::wire);
+    open(&destination, header, rules.connect_timeout)
+        .await
+        .map_err(|error| Failed(Outcome::UpstreamFailed, Some(chain(&error))))
+}

@@ -1,0 +1,209 @@
+//! Answers to clients, each with the access line of its request, and with the connection that it comes from.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use hyper::{
+    Method, Response, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    header::{CONTENT_TYPE, HeaderValue},
+};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    environment::Source,
+    pool::{Pool, Shelf},
+    upstream::Sender,
+};
+use crate::protocol::EnvId;
+
+/// The access line of a request: exactly one, when its answer has ended.
+#[derive(Debug)]
+pub struct RequestLine {
+    pub client: SocketAddr,
+    pub since: Instant,
+    pub method: Method,
+    pub host: String,
+    pub path: String,
+    pub environment: Option<EnvId>,
+    pub env_source: Source,
+    /// Whether the connection to the server had served others before.
+    pub reused: bool,
+    pub status: Option<StatusCode>,
+    /// Bytes of the answer's body.
+    pub bytes_down: u64,
+    /// `ok`, `failed` (the server did not answer, or not to the end), `client_reset`. As long as nobody says otherwise, the
+    /// client went away.
+    pub outcome: &'static str,
+    pub error: Option<String>,
+    /// Its place among the requests at once.
+    pub place: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for RequestLine {
+    fn drop(&mut self) {
+        tracing::info!(
+            target: "access",
+            client = %self.client,
+            method = self.method.as_str(),
+            host = self.host,
+            path = self.path,
+            environment = self.environment.as_ref().map(EnvId::as_str),
+            env_source = self.env_source.as_str(),
+            reused = self.reused,
+            status = self.status.map(|status| status.as_u16()),
+            bytes_down = self.bytes_down,
+            duration_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            outcome = self.outcome,
+            error = self.error,
+        );
+    }
+}
+
+/// A connection that an answer comes from, and where it is kept afterwards.
+pub struct Lent {
+    /// None if it is not to be used again.
+    pub pool: Option<Arc<Pool>>,
+    pub shelf: Shelf,
+    pub sender: Sender,
+}
+
+impl Lent {
+    /// Gives it back. The answer has ended for the client, and does for the connection in a moment.
+    fn give_back(self) {
+        let Self { pool, shelf, mut sender } = self;
+        let Some(pool) = pool else { return };
+        match sender {
+            // It was never taken away.
+            Sender::Two(_) => {}
+            Sender::One(_) if sender.is_usable() => pool.keep(shelf, sender),
+            Sender::One(_) => {
+                tokio::spawn(async move {
+                    if sender.is_free().await {
+                        pool.keep(shelf, sender);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// The body of an answer.
+pub struct AnswerBody {
+    content: Content,
+    /// Whoever carries a connection on after its answer has it.
+    line: Option<RequestLine>,
+    /// Dropped with the body if the client does not want all of it: what is left of the answer is nobody's.
+    lent: Option<Lent>,
+}
+
+enum Content {
+    Server(Incoming),
+    Own(Option<Bytes>),
+}
+
+/// What clients get.
+pub type Answer = Response<AnswerBody>;
+
+/// A server's answer.
+pub fn of_server(answer: Response<Incoming>, line: RequestLine, lent: Lent) -> Answer {
+    answer.map(|body| {
+        let mut body = AnswerBody { content: Content::Server(body), line: Some(line), lent: Some(lent) };
+        // Nobody asks a body without bytes for any.
+        if body.is_end_stream() {
+            body.end();
+        }
+        body
+    })
+}
+
+/// The gateway's own answer, in words.
+pub fn own(status: StatusCode, words: &str, mut line: RequestLine) -> Answer {
+    line.status = Some(status);
+    let text = if words.is_empty() { Bytes::new() } else { format!("picop gateway: {words}\n").into() };
+    line.outcome = "failed";
+    let body = AnswerBody { content: Content::Own(Some(text)), line: Some(line), lent: None };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, plain);
+    answer
+}
+
+/// An answer without a body, after which the connection is somebody else's.
+pub fn switching(answer: Response<()>) -> Answer {
+    answer.map(|()| AnswerBody { content: Content::Own(None), line: None, lent: None })
+}
+
+impl AnswerBody {
+    /// The answer has ended, all of it.
+    fn end(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.outcome = "ok";
+        }
+        if let Some(lent) = self.lent.take() {
+            lent.give_back();
+        }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = match &mut self.content {
+            Content::Server(body) => ready!(Pin::new(body).poll_frame(cx)),
+            Content::Own(text) => {
+                return Poll::Ready(text.take().filter(|text| !text.is_empty()).map(Frame::data).map(Ok));
+            }
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                let count = frame.data_ref().map_or(0, Bytes::len);
+                if let Some(line) = &mut self.line {
+                    line.bytes_down += u64::try_from(count).unwrap_or(u64::MAX);
+                }
+                // Nobody asks once more where the length is known.
+                if self.is_end_stream() {
+                    self.end();
+                }
+            }
+            Some(Err(error)) => {
+                let error = crate::telemetry::chain(error);
+                if let Some(line) = &mut self.line {
+                    line.outcome = "failed";
+                    line.error = Some(error);
+                }
+            }
+            None => self.end(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Server(body) => body.is_end_stream(),
+            Content::Own(text) => text.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Server(body) => body.size_hint(),
+            Content::Own(text) => SizeHint::with_exact(
+                text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(u64::MAX)),
+            ),
+        }
+    }
+}

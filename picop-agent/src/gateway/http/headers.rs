@@ -1,0 +1,102 @@
+//! Headers on their way through: what is of one connection only, and what the server is told of the client.
+
+use std::net::IpAddr;
+
+use hyper::{
+    HeaderMap,
+    header::{
+        CONNECTION, COOKIE, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What is for the next hop only (RFC 9110, 7.6.1), besides what `Connection` names.
+const OF_ONE_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    KEEP_ALIVE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    PROXY_CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// The protocol that a request asks to go on with, or an answer goes on with. Not HTTP/2: requests of other environments could
+/// follow, and nobody would see it.
+pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    let is_http = tokens(headers, &UPGRADE)
+        .any(|token| token.eq_ignore_ascii_case(b"h2c") || token.to_ascii_lowercase().starts_with(b"http"));
+    (is_asked && !is_http).then(|| headers.get(UPGRADE).cloned())?
+}
+
+/// Removes what is for one hop only.
+pub fn remove_of_one_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> =
+        tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok()).collect();
+    for name in OF_ONE_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// Asks for an upgrade, or grants one, on this hop as well.
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// A request's headers as the server is to get them. `host` is what the client asked for.
+///
+/// The server is told the client's address behind those it claims for itself; what it claims of host and protocol is replaced,
+/// since this gateway is the edge.
+pub fn prepare(headers: &mut HeaderMap, client: IpAddr, host: &str, is_tls: bool) {
+    // The one coding that may be asked for on every hop; gRPC does.
+    let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    remove_of_one_hop(headers);
+    // It is the gateway that has answered it: 100 is sent as soon as the body is asked for.
+    headers.remove(EXPECT);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    join_cookies(headers);
+
+    let mut chain: Vec<u8> =
+        headers.get_all(FORWARDED_FOR).iter().flat_map(|line| [line.as_bytes(), b", "].concat()).collect();
+    chain.extend_from_slice(client.to_string().as_bytes());
+    let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
+    for (name, value) in [
+        (FORWARDED_FOR, HeaderValue::from_bytes(&chain).ok()),
+        (FORWARDED_HOST, HeaderValue::from_str(host).ok().filter(|host| !host.is_empty())),
+        (FORWARDED_PROTO, Some(proto)),
+    ] {
+        match value {
+            Some(value) => drop(headers.insert(name, value)),
+            None => drop(headers.remove(name)),
+        }
+    }
+}
+
+/// HTTP/2 may have a line for each cookie; HTTP/1.1 may not (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests;

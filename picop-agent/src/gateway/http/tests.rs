@@ -1,0 +1,6 @@
+mod browser_like;
+mod failures;
+mod pooled;
+mod scene;
+mod streams;
+mod tls_reload;

@@ -1,0 +1,103 @@
+//! Servers that are not there, or not well.
+
+use std::net::SocketAddr;
+
+use hyper::StatusCode;
+
+use super::{super::*, scene::*};
+use crate::gateway::testing::{accept as accept_one, connect, expect_end, header, listener, rest, send};
+
+async fn status_from(upstream: SocketAddr, answer_timeout: Duration) -> (StatusCode, String) {
+    let edge = Edge { answer_timeout, ..edge_to(upstream, &Life::default()) };
+    let (at, _edge) = begin(edge, None).await;
+    ask(&mut client(at).await, request("pr-1.preview.localhost", "/", "")).await
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn nobody_is_there() {
+    let (nobody, at) = listener().await;
+    drop(nobody);
+    let (status, words) = status_from(at, LONG).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    assert_eq!(words, "picop gateway: the server cannot be reached (environment pr-1)\n");
+}
+
+#[tokio::test]
+async fn nobody_answers() {
+    let (server, at) = listener().await;
+    let (status, words) = status_from(at, Duration::from_millis(50)).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(words.contains("did not begin to answer within 50ms (environment pr-1)"), "{words}");
+    drop(server);
+}
+
+#[tokio::test]
+async fn more_requests_at_once_than_allowed() {
+    let (server, at) = listener().await;
+    let mut edge = edge_to(at, &Life::default());
+    edge.places = Arc::new(Semaphore::new(1));
+    let (gateway, edge) = begin(edge, None).await;
+    let (mut first, mut second) = (client(gateway).await, client(gateway).await);
+    let asking =
+        tokio::spawn(async move { ask(&mut first, request("pr-1.preview.localhost", "/", "")).await });
+    let mut peer = accept_one(&server).await;
+    let (status, words) = ask(&mut second, request("pr-1.preview.localhost", "/", "")).await;
+    assert_eq!(
+        (status, &*words),
+        (StatusCode::SERVICE_UNAVAILABLE, "picop gateway: too many requests at once\n")
+    );
+    send(&mut peer, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let (status, told) = crate::gateway::testing::within(asking).await.expect("no panic");
+    assert_eq!((status, &*told), (StatusCode::OK, "ok"));
+    until(|| edge.places.available_permits() == 1).await;
+}
+
+#[tokio::test]
+async fn no_http() {
+    let (server, at) = listener().await;
+    tokio::spawn(async move {
+        let mut peer = accept_one(&server).await;
+        send(&mut peer, b"220 smtp.example.com\r\n").await;
+        drop(rest(&mut peer).await);
+    });
+    let (status, words) = status_from(at, LONG).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY);
+    assert!(words.contains("did not speak HTTP"), "{words}");
+}
+
+#[tokio::test]
+async fn what_is_not_for_a_gateway() {
+    let (server, _) = server().await;
+    let (at, _edge) = begin(edge_to(server, &Life::default()), None).await;
+    for (line, status) in [
+        ("CONNECT example.com:80 HTTP/1.1\r\nHost: example.com\r\n\r\n", "501"),
+        ("OPTIONS * HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n\r\n", "200"),
+        ("GET / HTTP/1.0\r\n\r\n", "200"),
+    ] {
+        let mut client = connect(at).await;
+        send(&mut client, line.as_bytes()).await;
+        let mut got = [0; 12];
+        let reading = tokio::io::AsyncReadExt::read_exact(&mut client, &mut got);
+        crate::gateway::testing::within(reading).await.expect("an answer");
+        assert_eq!(std::str::from_utf8(&got[9..]), Ok(status), "{line}");
+    }
+    let mut client = connect(at).await;
+    send(&mut client, &header(&[("Env-Id", "pr-1")])).await;
+    let (answer, _) = rest(&mut client).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"), "{}", answer.escape_ascii());
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing() {
+    let (server, _) = server().await;
+    let (listener, at) = listener().await;
+    let edge = Arc::new(edge_to(server, &Life::default()));
+    let patience = Patience { first: Duration::from_millis(50), next: LONG };
+    accept(listener, 1, &edge, None, patience);
+    let mut silent = connect(at).await;
+    expect_end(&mut silent).await;
+    let mut client = client(at).await;
+    assert_eq!(ask(&mut client, request("pr-1.preview.localhost", "/", "")).await.0, StatusCode::OK);
+}

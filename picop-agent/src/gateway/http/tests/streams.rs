@@ -1,0 +1,55 @@
+//! Bodies that come bit by bit, and go on as they come.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Channel};
+use hyper::{Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
+
+use super::{super::*, scene::*};
+use crate::gateway::testing::{accept as accept_one, connect, expect, listener, of, send, within};
+
+/// The client gets a piece before the server has sent the next one, and the other way round.
+#[tokio::test]
+async fn both_ways_at_once() {
+    let (server, to) = listener().await;
+    let (at, edge) = begin(edge_to(to, &Life::default()), None).await;
+    let (mut sender, connection) =
+        http1::handshake::<_, Channel<Bytes, Infallible>>(TokioIo::new(connect(at).await))
+            .await
+            .expect("open");
+    tokio::spawn(connection);
+    let (mut up, body) = Channel::new(1);
+    let request = Request::post("/").header("host", "a.preview.localhost").body(body).expect("a request");
+    let asking = sender.send_request(request);
+    let serving = async {
+        let mut peer = accept_one(&server).await;
+        expect(&mut peer, &of("a")).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(within(peer.read_u8()).await.expect("a request"));
+        }
+        let head = String::from_utf8(head).expect("text").to_lowercase();
+        assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+        send(&mut peer, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        peer
+    };
+    let (answer, mut peer) = within(async { tokio::join!(asking, serving) }).await;
+    let mut down = answer.expect("an answer").into_body();
+    for number in 0..10 {
+        let piece = format!("piece{number}");
+        within(up.send_data(piece.clone().into())).await.expect("room");
+        let chunk = format!("6\r\n{piece}\r\n");
+        expect(&mut peer, chunk.as_bytes()).await;
+        send(&mut peer, chunk.as_bytes()).await;
+        let frame = within(down.frame()).await.expect("a frame").expect("whole");
+        assert_eq!(frame.into_data().expect("data"), piece);
+    }
+    drop(up);
+    expect(&mut peer, b"0\r\n\r\n").await;
+    send(&mut peer, b"0\r\n\r\n").await;
+    assert!(within(down.frame()).await.is_none());
+    until(|| edge.pool.count() == 1).await;
+}

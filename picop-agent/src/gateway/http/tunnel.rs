@@ -1,0 +1,42 @@
+//! Connections that went on with another protocol: websockets, and whatever else both sides agreed on.
+
+use hyper::{Response, body::Incoming, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+use tokio_util::task::TaskTracker;
+
+use super::answer::{Answer, RequestLine, switching};
+use crate::gateway::Life;
+
+/// Passes the server's 101 on, and then carries bytes both ways until both have ended, as one of a client's `tunnels`.
+pub fn tunnel(
+    answer: Response<Incoming>,
+    client: OnUpgrade,
+    access: RequestLine,
+    life: &Life,
+    tunnels: &TaskTracker,
+) -> Answer {
+    // It has no body.
+    let mut answer = answer.map(drop);
+    let server = hyper::upgrade::on(&mut answer);
+    let carrying = life.clone();
+    tunnels.spawn(async move {
+        // All of it, to be dropped here.
+        let mut access = access;
+        let both = async {
+            let (client, server) = tokio::try_join!(client, server).map_err(std::io::Error::other)?;
+            copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await
+        };
+        tokio::select! {
+            carried = both => match carried {
+                Ok((_, down)) => {
+                    access.bytes_down = down;
+                    access.outcome = "ok";
+                }
+                Err(error) => access.error = Some(error.to_string()),
+            },
+            () = carrying.ended() => access.outcome = "drained",
+        }
+    });
+    switching(answer)
+}

@@ -1,0 +1,107 @@
+//! Connections to the server, each of one environment.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{Either, Empty};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use super::progress::Watched;
+use crate::{
+    gateway::stream::{OpenError, open},
+    protocol::Context,
+};
+
+use super::pool::Shelf;
+
+/// What a server is asked: a client's body, or none.
+pub type Asking = Request<Either<Watched, Empty<Bytes>>>;
+/// Its body.
+pub type AskingBody = Either<Watched, Empty<Bytes>>;
+
+/// How often a server that speaks HTTP/2 is asked whether it is still there.
+const PING: Duration = Duration::from_secs(20);
+
+/// A connection's end to send at.
+pub enum Sender {
+    /// One request at a time.
+    One(http1::SendRequest<AskingBody>),
+    /// Many.
+    Two(http2::SendRequest<AskingBody>),
+}
+
+/// There is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No server took it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It was taken, and broke.
+    #[error("the server closed a new connection; does it speak HTTP, and take a PiCoP header?")]
+    Handshake(#[source] hyper::Error),
+}
+
+impl Sender {
+    /// Connects, with the header of an environment.
+    pub async fn connect(
+        destination: &str,
+        shelf: &Shelf,
+        is_http2: bool,
+        patience: Duration,
+    ) -> Result<Self, ConnectError> {
+        let context = shelf.as_ref().map(Context::for_env);
+        let stream = open(destination, context.as_ref().map_or(&[][..], Context::wire), patience).await?;
+        let io = TokioIo::new(stream);
+        // The end of a connection shows in its answers, and in `is_usable`.
+        if is_http2 {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING)
+                .handshake(io)
+                .await
+                .map_err(ConnectError::Handshake)?;
+            tokio::spawn(async move { drop(connection.await) });
+            return Ok(Self::Two(sender));
+        }
+        let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
+        tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Ok(Self::One(sender))
+    }
+
+    /// Whether a request can be sent at once.
+    pub fn is_usable(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_ready(),
+            Self::Two(sender) => !sender.is_closed(),
+        }
+    }
+
+    /// Another end of the same connection, if it can have many.
+    pub fn share(&self) -> Option<Self> {
+        match self {
+            Self::One(_) => None,
+            Self::Two(sender) => Some(Self::Two(sender.clone())),
+        }
+    }
+
+    /// Returns when the answer to the last request was read and another request can be sent; false if there can be none.
+    pub async fn is_free(&mut self) -> bool {
+        match self {
+            Self::One(sender) => sender.ready().await.is_ok(),
+            Self::Two(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Sends a request, and returns when the answer has begun. A request that was not sent at all comes back with the error.
+    pub async fn send(&mut self, request: Asking) -> Result<Response<Incoming>, TrySendError<Asking>> {
+        match self {
+            Self::One(sender) => sender.try_send_request(request).await,
+            Self::Two(sender) => sender.try_send_request(request).await,
+        }
+    }
+}

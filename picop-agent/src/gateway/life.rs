@@ -1,0 +1,172 @@
+//! The life of a gateway: accepting, and coming to an end.
+
+use std::{
+    future::Future,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{GatewayError, stream::prepare};
+
+/// How long accepting rests when the system has no more to give.
+const REST: Duration = Duration::from_millis(200);
+
+/// What runs, and whether it is to go on. A clone is of the same gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    stopping: CancellationToken,
+    ended: CancellationToken,
+    tasks: TaskTracker,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Life {
+    /// Completes when nothing new is to begin.
+    pub async fn stopping(&self) {
+        self.stopping.cancelled().await;
+    }
+
+    /// Completes when whatever still runs is to break off.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Runs something that ends by itself when the gateway stops.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Lets nothing new begin, and what runs come to its end for so long; then breaks it off. The number of connections broken
+    /// off.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
+            return 0;
+        }
+        let left = self.connections();
+        self.ended.cancel();
+        self.tasks.wait().await;
+        left
+    }
+
+    /// Accepts connections until the gateway stops, and serves so many of them at once. Further ones wait in the listener's
+    /// queue, and then with the client.
+    pub fn accept<S, F>(&self, listener: TcpListener, at_once: u32, serve: S)
+    where
+        S: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let life = self.clone();
+        self.spawn(async move {
+            tokio::select! {
+                () = accept_all(&listener, at_once, serve, &life) => {}
+                () = life.stopping() => {}
+            }
+        });
+    }
+}
+
+async fn accept_all<S, F>(listener: &TcpListener, at_once: u32, serve: S, life: &Life)
+where
+    S: Fn(TcpStream, SocketAddr) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(at_once));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Err(error) = prepare(&stream) {
+                    tracing::debug!(%error, "a client is gone already");
+                    continue;
+                }
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                let serving = serve(stream, peer);
+                let connections = Arc::clone(&life.connections);
+                life.spawn(async move {
+                    connections.fetch_add(1, Ordering::Relaxed);
+                    serving.await;
+                    connections.fetch_sub(1, Ordering::Relaxed);
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept; too many open files (ulimit -n)?");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Listens at a port on all addresses, of both families where there are two.
+pub async fn listen_everywhere(port: u16) -> Result<TcpListener, GatewayError> {
+    match listen((Ipv6Addr::UNSPECIFIED, port).into()).await {
+        // Linux without IPv6.
+        Err(GatewayError::Listen { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
+            listen((Ipv4Addr::UNSPECIFIED, port).into()).await
+        }
+        Err(GatewayError::Listen { source, .. })
+            if matches!(source.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            listen((Ipv4Addr::UNSPECIFIED, port).into()).await
+        }
+        listening => listening,
+    }
+}
+
+/// Listens at one address.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address, source })
+}
+
+/// Says where a listener is.
+pub fn announce(what: &'static str, listener: &TcpListener) {
+    match listener.local_addr() {
+        Ok(address) => tracing::info!(%address, what, "listening"),
+        Err(error) => tracing::warn!(%error, what, "listening, at an address that is not known"),
+    }
+}
+
+/// The signals that end a gateway.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From here on such a signal ends nothing by itself.
+    pub fn new() -> Result<Self, GatewayError> {
+        let on = |kind| signal(kind).map_err(GatewayError::Signals);
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Returns when the gateway is to stop.
+    pub async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! Connections that begin with a header, both ways.
+
+use std::{io, time::Duration};
+
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::protocol::{HeadSource, READ_SIZE};
+
+/// How long a peer may say nothing before it is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How often it is then asked.
+const PROBES: Duration = Duration::from_secs(10);
+
+/// A tokio stream, as a source of a head.
+pub struct Source<'a, S>(pub &'a mut S);
+
+impl<S: AsyncRead + Unpin> HeadSource for Source<'_, S> {
+    type Deadline = Instant;
+
+    fn after(&self, wait: Duration) -> Instant {
+        Instant::now() + wait
+    }
+
+    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
+        into.reserve(READ_SIZE);
+        let mut limited = (&mut *self.0).take(u64::try_from(READ_SIZE).unwrap_or(u64::MAX));
+        timeout_at(by, limited.read_buf(into)).await.ok()
+    }
+}
+
+/// Why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing came back in time.
+    #[error(
+        "{destination} did not accept a connection within {waited:?}; is it up, and may this host reach it?"
+    )]
+    Timeout {
+        /// Where to.
+        destination: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// It was refused, or has no address.
+    #[error("cannot connect to {destination}")]
+    Connect {
+        /// Where to.
+        destination: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It was accepted, and what it begins with could not be sent.
+    #[error("{destination} closed a connection before its first bytes were sent")]
+    First {
+        /// Where to.
+        destination: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    /// Whether time ran out.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
+    }
+}
+
+/// Connects to `host:port`, trying each of its addresses, and sends `first`.
+///
+/// # Errors
+/// When no address takes the connection in time.
+pub async fn open(destination: &str, first: &[u8], patience: Duration) -> Result<TcpStream, OpenError> {
+    let connecting = timeout(patience, TcpStream::connect(destination)).await;
+    let destination = || destination.to_owned();
+    let mut stream = connecting
+        .map_err(|_| OpenError::Timeout { destination: destination(), waited: patience })?
+        .map_err(|source| OpenError::Connect { destination: destination(), source })?;
+    let first_failed = |source| OpenError::First { destination: destination(), source };
+    prepare(&stream).map_err(first_failed)?;
+    if !first.is_empty() {
+        // A new connection has room for a header and what was read with it, so this waits for nobody.
+        stream.write_all(first).await.map_err(first_failed)?;
+    }
+    Ok(stream)
+}
+
+/// Has a connection send what it is given at once, and notice a peer that is gone without a word.
+///
+/// # Errors
+/// When the connection is gone already.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES))
+}
+
+/// Has the peer of a stream that is about to be dropped see a reset.
+pub fn reset(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "a connection that was to be reset is gone");
+    }
+}

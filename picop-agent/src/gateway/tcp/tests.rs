@@ -1,0 +1,73 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    gateway::testing::{accept, connect, expect, expect_end, header, listener, of, rest, rules, send},
+    protocol::ExpectHeader,
+};
+use tokio::io::AsyncWriteExt as _;
+
+async fn start(expect: ExpectHeader, destination: &str, life: &Life) -> std::net::SocketAddr {
+    let (listener, at) = listener().await;
+    let marker = Arc::new(Marker::new("pr-1".parse().expect("a name"), destination));
+    let (rules, serving) = (rules(expect), life.clone());
+    life.accept(listener, 100, move |client, peer| {
+        connection::serve(Arc::clone(&marker), rules, serving.clone(), client, peer)
+    });
+    at
+}
+
+#[tokio::test]
+async fn what_a_connection_begins_with() {
+    let (server, to) = listener().await;
+    let life = Life::default();
+    let gateway = start(ExpectHeader::Always, &to.to_string(), &life).await;
+    let traced = header(&[("Traceparent", "00-1-2-01")]);
+    let both = header(&[("Env-Id", "pr-1"), ("Traceparent", "00-1-2-01")]);
+    let baggage = header(&[("Baggage", "env-id=pr-3")]);
+    for (sent, arrives) in [
+        (vec![], of("pr-1")),
+        (of("pr-2"), of("pr-2")),
+        (baggage.clone(), baggage),
+        (traced, both),
+        (of(""), of("pr-1")),
+    ] {
+        let mut client = connect(gateway).await;
+        send(&mut client, &[&sent[..], b"GET / HTTP/1.1\r\n"].concat()).await;
+        let mut at_server = accept(&server).await;
+        expect(&mut at_server, &arrives).await;
+        expect(&mut at_server, b"GET / HTTP/1.1\r\n").await;
+    }
+}
+
+#[tokio::test]
+async fn a_half_closed_client_gets_its_answer() {
+    let (server, to) = listener().await;
+    let life = Life::default();
+    let gateway = start(ExpectHeader::Always, &to.to_string(), &life).await;
+    let mut client = connect(gateway).await;
+    send(&mut client, b"question").await;
+    client.shutdown().await.expect("open");
+    let mut at_server = accept(&server).await;
+    let (question, end) = rest(&mut at_server).await;
+    assert_eq!(question, [&of("pr-1")[..], b"question"].concat());
+    end.expect("a FIN");
+    send(&mut at_server, b"answer").await;
+    drop(at_server);
+    expect(&mut client, b"answer").await;
+    expect_end(&mut client).await;
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first_gets_the_header_at_once() {
+    let (server, to) = listener().await;
+    let life = Life::default();
+    let gateway = start(ExpectHeader::Sniff(Duration::from_millis(1)), &to.to_string(), &life).await;
+    let mut client = connect(gateway).await;
+    let mut at_server = accept(&server).await;
+    expect(&mut at_server, &of("pr-1")).await;
+    send(&mut at_server, b"220 hello").await;
+    expect(&mut client, b"220 hello").await;
+    send(&mut client, b"QUIT").await;
+    expect(&mut at_server, b"QUIT").await;
+}

@@ -1,0 +1,73 @@
+//! Standard input and output, connected with a server.
+
+use std::{io, net::Shutdown};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::TerminalError;
+use crate::{
+    gateway::{
+        args::ConnectArgs,
+        pump::{DEFAULT_BUFFER, write_all},
+        stream::open,
+    },
+    protocol::Context,
+};
+
+/// Runs until the server has ended its side. The end of `input` becomes a FIN, and what the server says then still comes.
+pub async fn run(
+    args: &ConnectArgs,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin,
+) -> Result<(), TerminalError> {
+    let context = Context::for_env(&args.env);
+    let stream = open(&args.destination, context.wire(), args.connect_timeout).await?;
+    let receive = receive(&stream, output);
+    tokio::pin!(receive);
+    tokio::select! {
+        sent = send(&stream, input) => {
+            sent?;
+            receive.await
+        }
+        received = &mut receive => received,
+    }
+}
+
+async fn send(stream: &TcpStream, mut input: impl AsyncRead + Unpin) -> Result<(), TerminalError> {
+    let mut buffer = vec![0; DEFAULT_BUFFER];
+    loop {
+        let count = input.read(&mut buffer).await.map_err(TerminalError::Input)?;
+        if count == 0 {
+            break;
+        }
+        if let Err(error) = write_all(stream, &buffer[..count]).await {
+            // A server that takes no more may still have something to say, or has had its last word.
+            tracing::debug!(%error, "the server takes no more");
+            return Ok(());
+        }
+    }
+    match SockRef::from(stream).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(TerminalError::Connection(error)),
+        _ => Ok(()),
+    }
+}
+
+async fn receive(stream: &TcpStream, mut output: impl AsyncWrite + Unpin) -> Result<(), TerminalError> {
+    loop {
+        stream.readable().await.map_err(TerminalError::Connection)?;
+        let mut bytes = Vec::with_capacity(DEFAULT_BUFFER);
+        match stream.try_read_buf(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {
+                output.write_all(&bytes).await.map_err(TerminalError::Output)?;
+                output.flush().await.map_err(TerminalError::Output)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(TerminalError::Connection(error)),
+        }
+    }
+}

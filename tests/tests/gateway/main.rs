@@ -1,0 +1,13 @@
+//! The gateway as a program: in place of PiCoP's reference programs, before browsers, and at a terminal.
+
+mod browser;
+mod database;
+mod demo;
+mod pages;
+mod program;
+mod services;
+mod terminal;
+
+use std::error::Error;
+
+type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
