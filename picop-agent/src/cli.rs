@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod ask;
+pub mod controller;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,8 +9,9 @@ use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
 use serde::Serialize;
 
-use self::ask::{
-    Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs,
+use self::{
+    ask::{Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs},
+    controller::ControllerArgs,
 };
 use crate::{
     admin::DEFAULT_SOCKET,
@@ -34,6 +36,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Tell what this node can do, and whether the agent can run here.
     Doctor(DoctorArgs),
+    /// Run the controller: keep routes, and tell proxies of them. A drop-in for that of the PiCoP reference.
+    Controller(ControllerArgs),
     /// Show how the agent is doing, and what the kernel has counted and holds, also of agents with `--pin-dir` that do not
     /// run any more.
     Status(StatusArgs),

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use picop_agent::{
     app,
-    cli::{Cli, Command},
-    ctl,
+    cli::{Cli, Command, controller::ControllerArgs},
+    controller, ctl,
     intercept::{
         canary, cgroup,
         pins::{self, Uninstalled},
@@ -43,6 +43,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime.block_on(app::run(*args, logs))?;
         }
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
+        Command::Controller(args) => control(args)?,
         Command::Status(args) => picop_agent::status::run(&args)?,
         Command::Connections(args) => ctl::connections(&args)?,
         Command::Routes(args) => return ctl::routes(&args),
@@ -94,4 +95,16 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Canary { cgroup, home } => canary::process(&cgroup, &home).context("the canary failed")?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn control(args: ControllerArgs) -> Result<()> {
+    telemetry::logs::init(args.log_format, &args.log).context("--log")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(async {
+        let mut stop = app::Stop::new()?;
+        // There is nothing to reload.
+        let reload = tokio::sync::Notify::new();
+        let stopped = async move { stop.requested(&reload).await };
+        Ok(controller::run(args.options(), stopped).await?)
+    })
 }
