@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use self::{
     ask::{Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs},
-    controller::ControllerArgs,
+    controller::{ControllerArgs, ProxyArgs},
 };
 use crate::{
     admin::DEFAULT_SOCKET,
@@ -244,13 +244,18 @@ pub struct SourceArgs {
     /// who does is in this namespace. Without it, this agent writes nothing.
     #[arg(long, env = "PICOP_LEASE_NAMESPACE", value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
+
+    /// Besides --routes: a controller that says which environments there are.
+    #[command(flatten)]
+    #[serde(flatten)]
+    controller: ProxyArgs,
 }
 
 impl SourceArgs {
     /// Which it is. clap has seen to it that one is.
     pub fn origin(&self) -> Origin {
         match &self.routes {
-            Some(file) => Origin::File(file.clone()),
+            Some(file) => self.controller.origin(file),
             None => Origin::Kubernetes(Options {
                 kubeconfig: self.kubeconfig.clone(),
                 node: self.node_name.clone().unwrap_or_default(),

@@ -6,7 +6,8 @@
 //! it, and are removed when the proxy has answered ([`push`]). So nothing that was answered 200 is lost, wherever a
 //! controller, a proxy or the database ends.
 pub mod api;
-mod http;
+pub mod client;
+pub mod http;
 pub mod names;
 pub mod push;
 pub mod store;

@@ -2,25 +2,23 @@
 mod body;
 mod path;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Body, header};
-use tokio::{sync::Notify, time::timeout};
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Incoming},
+    header,
+};
+use tokio::sync::Notify;
 
 use self::path::Resource;
-use super::store::{Store, StoreError};
+use super::{
+    http::{Answer, Answers, BodyError, line, whole},
+    store::{Store, StoreError},
+};
 use crate::telemetry::chain;
-
-/// The largest body of a request, in bytes: 100,000 routes and more.
-const MOST: usize = 16 << 20;
-
-/// How long a client may take to send a body.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What is answered: nothing but a status if it is good, and a reason if it is not.
-pub type Answer = Response<Full<Bytes>>;
 
 /// Whoever answers.
 #[derive(Debug, Clone)]
@@ -40,12 +38,8 @@ enum Refusal {
     NoResource,
     #[error("the method is not one of {0}")]
     Method(&'static str),
-    #[error("the body is larger than {MOST} bytes; send the routes in several requests")]
-    TooLarge,
-    #[error("the body did not come within {PATIENCE:?}")]
-    TooSlow,
-    #[error("the body cannot be read: {0}")]
-    Body(String),
+    #[error(transparent)]
+    Body(#[from] BodyError),
     #[error(transparent)]
     Path(#[from] path::BadPath),
     #[error(transparent)]
@@ -55,42 +49,36 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NoResource => StatusCode::NOT_FOUND,
-            Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Store(StoreError::Database(_)) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Body(_) | Self::Path(_) | Self::Content(_) | Self::Store(StoreError::UnknownProxy(_)) => {
-                StatusCode::BAD_REQUEST
-            }
-        }
-    }
-
     fn answer(&self) -> Answer {
-        let text = match self {
+        match self {
+            Self::NoResource => line(StatusCode::NOT_FOUND, self),
+            Self::Method(allowed) => {
+                let mut answer = line(StatusCode::METHOD_NOT_ALLOWED, self);
+                answer.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allowed));
+                answer
+            }
+            Self::Body(error) => line(error.status(), error),
+            Self::Path(_) | Self::Content(_) | Self::Store(StoreError::UnknownProxy(_)) => {
+                line(StatusCode::BAD_REQUEST, self)
+            }
             Self::Store(error @ StoreError::Database(_)) => {
                 tracing::error!(error = chain(error), "a request cannot be done");
                 // What the database says is for the log.
-                "the database fails; ask again later\n".to_owned()
+                line(StatusCode::SERVICE_UNAVAILABLE, "the database fails; ask again later")
             }
-            other => format!("{other}\n"),
-        };
-        let mut answer = Response::new(Full::from(text));
-        *answer.status_mut() = self.status();
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
-        if let Self::Method(allowed) = self {
-            headers.insert(header::ALLOW, header::HeaderValue::from_static(allowed));
         }
-        answer
+    }
+}
+
+impl Answers for Api {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        self.answered(request).await
     }
 }
 
 impl Api {
     /// Does what a request asks for. When this is answered 200, it is stored.
-    pub async fn answer<B>(&self, request: Request<B>) -> Answer
+    pub async fn answered<B>(&self, request: Request<B>) -> Answer
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -130,19 +118,6 @@ impl Api {
         }
         self.changed.notify_one();
         Ok(())
-    }
-}
-
-async fn whole<B>(body: B) -> Result<Bytes, Refusal>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    match timeout(PATIENCE, Limited::new(body, MOST).collect()).await {
-        Err(_) => Err(Refusal::TooSlow),
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::TooLarge),
-        Ok(Err(error)) => Err(Refusal::Body(error.to_string())),
     }
 }
 

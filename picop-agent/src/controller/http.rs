@@ -1,7 +1,9 @@
-//! HTTP/1.1 on the controller's port.
+//! HTTP/1.1 on a port: the controller's, and that of the agent as a proxy.
+mod body;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -11,7 +13,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::api::Api;
+pub use self::body::{Answer, BodyError, MOST, line, whole};
 
 /// Connections at once. Those after them wait.
 const CONNECTIONS: usize = 512;
@@ -22,9 +24,15 @@ const HEAD: Duration = Duration::from_secs(10);
 /// How long answers that are under way may take at the end.
 const LAST: Duration = Duration::from_secs(10);
 
-/// Whoever answers.
+/// What answers requests.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one.
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// Whoever listens.
 #[derive(Debug)]
-pub(super) struct Server {
+pub struct Server {
     stop: CancellationToken,
     connections: TaskTracker,
     accepting: JoinHandle<()>,
@@ -32,7 +40,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Answers from here on.
-    pub(super) fn start(listener: TcpListener, api: Api) -> Self {
+    pub fn start(listener: TcpListener, api: impl Answers) -> Self {
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
         let accepting = tokio::spawn(accept(listener, Arc::new(api), connections.clone(), stop.clone()));
@@ -40,7 +48,7 @@ impl Server {
     }
 
     /// Takes no more requests, and waits for the answers to those it has taken.
-    pub(super) async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         // A panic in it was told by itself.
         self.accepting.await.ok();
@@ -51,7 +59,12 @@ impl Server {
     }
 }
 
-async fn accept(listener: TcpListener, api: Arc<Api>, connections: TaskTracker, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    api: Arc<impl Answers>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let next = async {
@@ -78,7 +91,7 @@ async fn accept(listener: TcpListener, api: Arc<Api>, connections: TaskTracker, 
     }
 }
 
-async fn serve(stream: TcpStream, api: Arc<Api>, stop: CancellationToken) {
+async fn serve(stream: TcpStream, api: Arc<impl Answers>, stop: CancellationToken) {
     // It matters little if it is not to be had.
     stream.set_nodelay(true).ok();
     let answer = service_fn(move |request| {

@@ -1,6 +1,5 @@
 //! Telling proxies: a task for each that has to be told something, until it has been.
 mod backoff;
-mod client;
 mod worker;
 
 use std::{
@@ -16,7 +15,8 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use self::{backoff::Backoff, worker::Worker};
+pub use self::backoff::Backoff;
+use self::worker::Worker;
 use super::store::{Proxy, Store};
 use crate::telemetry::chain;
 

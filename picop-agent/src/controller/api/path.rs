@@ -1,7 +1,10 @@
 //! Paths of the API.
 use hyper::Method;
 
-use super::super::names::{BadValue, ProxyId};
+use super::super::{
+    client::unsegment,
+    names::{BadValue, ProxyId},
+};
 
 /// A proxy's name in a path is none.
 #[derive(Debug, thiserror::Error)]
@@ -19,18 +22,7 @@ pub(super) struct Path<'a>(&'a str);
 impl Path<'_> {
     /// The proxy's name that it is.
     pub(super) fn decoded(self) -> Result<ProxyId, BadPath> {
-        let mut bytes = Vec::with_capacity(self.0.len());
-        let mut rest = self.0.bytes();
-        while let Some(byte) = rest.next() {
-            if byte != b'%' {
-                bytes.push(byte);
-                continue;
-            }
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            let (high, low) = (digit().ok_or(BadPath::Encoding)?, digit().ok_or(BadPath::Encoding)?);
-            bytes.push(u8::try_from(high * 16 + low).map_err(|_| BadPath::Encoding)?);
-        }
-        let text = String::from_utf8(bytes).map_err(|_| BadValue::NotPlain("proxy_id"))?;
+        let text = unsegment(self.0).ok_or(BadPath::Encoding)?;
         Ok(ProxyId::new(text)?)
     }
 }

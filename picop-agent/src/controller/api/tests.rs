@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::controller::store::Database;
+use crate::controller::{http::MOST, store::Database};
 
 struct Scene {
     api: Api,
@@ -19,7 +19,7 @@ impl Scene {
 
     async fn ask(&self, method: &str, path: &str, body: impl Into<Bytes>) -> (u16, String) {
         let request = Request::builder().method(method).uri(path).body(Full::new(body.into()));
-        let answer = self.api.answer(request.expect("a request")).await;
+        let answer = self.api.answered(request.expect("a request")).await;
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         (status, String::from_utf8_lossy(&body).into_owned())
@@ -121,7 +121,7 @@ async fn bad_input_is_answered_with_a_reason_and_nothing_is_stored() {
 async fn a_method_that_is_not_allowed_names_those_that_are() {
     let it = Scene::new().await;
     let request = Request::get("/routes").body(Full::<Bytes>::default()).expect("a request");
-    assert_eq!(it.api.answer(request).await.headers()[header::ALLOW], "PUT, DELETE");
+    assert_eq!(it.api.answered(request).await.headers()[header::ALLOW], "PUT, DELETE");
 }
 
 #[tokio::test]

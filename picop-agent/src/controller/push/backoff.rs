@@ -9,18 +9,20 @@ const FIRST: Duration = Duration::from_millis(100);
 
 /// Pauses that double, each with chance in it: many controllers lose the same proxy at the same time.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub struct Backoff {
     pause: Duration,
     most: Duration,
 }
 
 impl Backoff {
-    pub(super) fn up_to(most: Duration) -> Self {
+    /// From a tenth of a second on, up to `most`.
+    pub fn up_to(most: Duration) -> Self {
         Self { pause: FIRST.min(most), most }
     }
 
     /// Between half of the pause and all of it.
-    pub(super) fn next(&mut self) -> Duration {
+    #[expect(clippy::should_implement_trait, reason = "it has no end")]
+    pub fn next(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(self.most);
         let chance = u32::try_from(RandomState::new().hash_one(0) % 1001).unwrap_or_default();

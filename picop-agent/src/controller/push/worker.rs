@@ -1,12 +1,16 @@
 //! Telling one proxy everything it has to be told, in order.
 use std::{sync::Arc, time::Duration};
 
+use hyper::{Method, StatusCode};
+use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{
-    super::store::{Item, Proxy, Store, StoreError},
-    backoff::Backoff,
-    client::{Client, Env, PushError},
+    super::{
+        client::{AskError, Client, segment},
+        store::{Item, Proxy, Store, StoreError},
+    },
+    Backoff,
 };
 use crate::telemetry::chain;
 
@@ -26,7 +30,7 @@ pub(super) struct Worker {
 /// Why the rest was not told.
 enum Broken {
     Store(StoreError),
-    Push(PushError),
+    Push(AskError),
 }
 
 impl From<StoreError> for Broken {
@@ -92,11 +96,11 @@ impl Worker {
                             return Ok(());
                         }
                     }
-                    Err(PushError::Refused { status, .. }) if status.is_client_error() && same.len() > 1 => {
+                    Err(AskError::Refused { status, .. }) if status.is_client_error() && same.len() > 1 => {
                         most = 1;
                         break;
                     }
-                    Err(error @ PushError::Refused { status, .. }) if status.is_client_error() => {
+                    Err(error @ AskError::Refused { status, .. }) if status.is_client_error() => {
                         tracing::warn!(
                             proxy = self.proxy.0,
                             error = chain(&error),
@@ -107,7 +111,7 @@ impl Worker {
                         }
                     }
                     Err(error) => {
-                        if matches!(error, PushError::NoAnswer { .. }) {
+                        if matches!(error, AskError::NoAnswer { .. }) {
                             self.doubt(same).await;
                         }
                         return Err(Broken::Push(error));
@@ -127,16 +131,28 @@ impl Worker {
     }
 }
 
-async fn send(client: &mut Client, items: &[Item]) -> Result<(), PushError> {
+/// One environment of a proxy, as its admin API has it.
+#[derive(Serialize)]
+struct Env<'a> {
+    env_id: &'a str,
+    destination: &'a str,
+}
+
+async fn send(client: &mut Client, items: &[Item]) -> Result<(), AskError> {
     let envs: Vec<_> = items
         .iter()
         .filter_map(|item| Some(Env { env_id: &item.env, destination: item.destination.as_deref()? }))
         .collect();
     if !envs.is_empty() {
-        client.put(&envs).await?;
+        let body = serde_json::to_vec(&envs).expect("texts");
+        client.ask(Method::PUT, "/admin/envs", body).await?;
     }
     for item in items.iter().filter(|item| item.destination.is_none()) {
-        client.delete(&item.env).await?;
+        match client.ask(Method::DELETE, &format!("/admin/env/{}", segment(&item.env)), vec![]).await {
+            // It has none: that is what was wanted.
+            Ok(()) | Err(AskError::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use sqlx::{AnyPool, Executor as _, any::AnyPoolOptions};
 
 use super::{
+    super::client::segment,
     Clock, Store,
     database::{Database, Dialect},
     schema::{self, Statements, VERSION},
@@ -64,7 +65,8 @@ impl Store {
                 // Of another kind than SQLite's own locks: its tools may read meanwhile. It ends with the process.
                 flock(&file, FlockOperation::NonBlockingLockExclusive)
                     .map_err(|_| OpenError::InUse(path.clone()))?;
-                let url = format!("sqlite:{}", encoded(name));
+                let segments: Vec<_> = name.split('/').map(segment).collect();
+                let url = format!("sqlite:{}", segments.join("/"));
                 (Dialect::Sqlite, Clock::Machine, url, Some(file))
             }
             Database::MySql(url) => (Dialect::MySql, Clock::Database, url.clone(), None),
@@ -135,17 +137,4 @@ async fn pool(dialect: Dialect, url: &str) -> Result<AnyPool, sqlx::Error> {
         })
         .connect(url)
         .await
-}
-
-/// A path as it is put into a URL.
-fn encoded(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }

@@ -18,7 +18,7 @@ impl Store {
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
-    pub(in crate::controller) async fn proxies(&self) -> Result<Vec<(String, String, bool)>, sqlx::Error> {
+    pub(crate) async fn proxies(&self) -> Result<Vec<(String, String, bool)>, sqlx::Error> {
         let all =
             "SELECT proxy_id, endpoint, CASE WHEN activate THEN 1 ELSE 0 END FROM proxies ORDER BY proxy_id";
         let rows = sqlx::query(all).fetch_all(&self.pool).await?;
@@ -122,7 +122,7 @@ async fn changes_are_told_in_order_and_once() {
     it.put("p", "a", "h:2").await;
     it.put("p", "c", "h:3").await;
     it.delete("p", "b").await;
-    assert_eq!(it.store.due("me").await.expect("proxies"), [p.clone()]);
+    assert_eq!(it.store.due("me").await.expect("proxies"), std::slice::from_ref(&p));
     assert!(it.claim(&p, "me").await);
     let work = it.work(&p, "me").await;
     assert_eq!(said(work.as_ref()), [("a", Some("h:2")), ("c", Some("h:3")), ("b", None)]);
@@ -168,7 +168,7 @@ async fn one_controller_tells_a_proxy_and_another_when_it_is_silent() {
     assert!(it.claim(&p, "me").await);
     assert!(!it.claim(&p, "you").await);
     assert_eq!(it.store.due("you").await.expect("proxies"), []);
-    assert_eq!(it.store.due("me").await.expect("proxies"), [p.clone()]);
+    assert_eq!(it.store.due("me").await.expect("proxies"), std::slice::from_ref(&p));
     let mine = it.work(&p, "me").await.expect("work");
     it.pass(LEASE);
     assert!(it.claim(&p, "you").await);
@@ -282,7 +282,7 @@ async fn tables_of_the_reference_are_adopted_and_those_of_a_later_picop_are_not(
     drop(store);
     let store = open(&dir, &clock).await;
     let p = Proxy("p".into());
-    assert_eq!(store.due("me").await.expect("proxies"), [p.clone()]);
+    assert_eq!(store.due("me").await.expect("proxies"), std::slice::from_ref(&p));
     assert!(store.claim(&p, "me").await.expect("an answer"));
     let work = store.work(&p, "me", 1).await.expect("an answer");
     assert_eq!(said(work.as_ref()), [("a", Some("h:1"))]);
