@@ -15,6 +15,7 @@ pub mod store;
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::Notify};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     push::Pusher,
@@ -49,7 +50,8 @@ pub enum ControllerError {
     },
 }
 
-/// Runs until `stop` is done. Then requests that are being answered, and pushes that are under way, are finished.
+/// Runs until `stop` is done. Then requests that are being answered, and messages that are under way, are finished. What is
+/// left to be told is in the database.
 ///
 /// # Errors
 /// When the database cannot be opened, or the port is taken. Later troubles are told in the log and waited out.
@@ -59,16 +61,25 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let address = listener.local_addr().map_err(failed)?;
     let store = Arc::new(Store::open(&options.database).await?);
     let changed = Arc::new(Notify::new());
+    let ended = CancellationToken::new();
     let pusher = Pusher::new(Arc::clone(&store), Arc::clone(&changed), options.retry_interval);
-    let pushing = tokio::spawn(pusher.run());
+    let mut pushing = tokio::spawn(pusher.run(ended.clone()));
     let server = http::Server::start(listener, api::Api { store: Arc::clone(&store), changed });
     tracing::info!(%address, database = %options.database, "the controller answers");
-    stop.await;
+    tokio::select! {
+        () = stop => {}
+        // Before it is told to, it ends by a panic only. A controller that tells nobody must not look well.
+        Err(error) = &mut pushing => {
+            if let Ok(panic) = error.try_into_panic() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
     server.stop().await;
-    // Notes of what was not told yet are in the database.
-    pushing.abort();
-    // An error here is the task having been aborted, as asked.
-    drop(pushing.await);
+    ended.cancel();
+    if let Err(error) = pushing.await {
+        tracing::error!(%error, "proxies were not told to the end");
+    }
     store.close().await;
     tracing::info!("stopped");
     Ok(())

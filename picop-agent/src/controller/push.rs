@@ -12,8 +12,9 @@ use std::{
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{sleep, sleep_until},
+    time::{sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use self::backoff::Backoff;
 use self::worker::Worker;
@@ -25,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Proxies that are being told something at once.
 const AT_ONCE: usize = 256;
+
+/// How long messages that are under way may take at the end: as long as an answer may take.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Tells all proxies.
 #[derive(Debug)]
@@ -57,12 +61,13 @@ impl Pusher {
         }
     }
 
-    /// Goes on until the future is dropped.
-    pub async fn run(mut self) {
+    /// Goes on until it is told to stop. Messages that are under way then are finished, and others are left for the next
+    /// controller.
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
         let mut database_fails = false;
         loop {
-            match self.look(&mut tasks).await {
+            match self.look(&mut tasks, &stop).await {
                 Ok(()) => database_fails = false,
                 Err(error) => {
                     if !database_fails {
@@ -79,14 +84,22 @@ impl Pusher {
                 () = self.changed.notified() => {}
                 () = sleep(LOOK) => {}
                 () = self.next_try() => {}
+                () = stop.cancelled() => break,
             }
             while let Some(ended) = tasks.try_join_next() {
                 self.ended(ended);
             }
         }
+        if timeout(LAST, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!(proxies = tasks.len(), "what proxies are being told is broken off");
+        }
     }
 
-    async fn look(&mut self, tasks: &mut JoinSet<Ended>) -> Result<(), super::store::StoreError> {
+    async fn look(
+        &mut self,
+        tasks: &mut JoinSet<Ended>,
+        stop: &CancellationToken,
+    ) -> Result<(), super::store::StoreError> {
         let due = self.store.due(&self.owner).await?;
         self.failing.retain(|proxy, _| due.contains(proxy) || self.busy.contains(proxy));
         let now = Instant::now();
@@ -101,6 +114,7 @@ impl Pusher {
                 proxy: proxy.clone(),
                 retry_interval: self.retry_interval,
                 says: !self.failing.contains_key(&proxy),
+                stop: stop.clone(),
             };
             tasks.spawn(async move { (proxy, worker.run().await) });
         }
@@ -134,3 +148,6 @@ impl Pusher {
         *at = Instant::now() + backoff.next();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The controller as a program, with proxies' doubles: whatever is killed, the proxies end up with what is stored.
 
 mod adopted;
+mod agent;
 mod double;
 mod http;
 mod killed;

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -25,6 +26,8 @@ pub(super) struct Worker {
     pub retry_interval: Duration,
     /// Whether it is news if the proxy does not answer.
     pub says: bool,
+    /// Cancelled when nothing more is to be told.
+    pub stop: CancellationToken,
 }
 
 /// Why the rest was not told.
@@ -90,6 +93,9 @@ impl Worker {
             // Changes of one kind that follow each other: all at once, if the API can.
             let is_put = |item: &&Item| item.destination.is_some();
             for same in work.items.chunk_by(|a, b| is_put(&a) && is_put(&b)) {
+                if self.stop.is_cancelled() {
+                    return Ok(());
+                }
                 match send(&mut client, same).await {
                     Ok(()) => {
                         if !self.store.told(&self.proxy, &self.owner, work.read, same).await? {

@@ -27,7 +27,7 @@ impl Store {
             .collect()
     }
 
-    async fn pending(&self) -> i64 {
+    pub(in crate::controller) async fn pending(&self) -> i64 {
         let count = sqlx::query("SELECT COUNT(*) FROM picop_pending").fetch_one(&self.pool).await;
         count.expect("a count").get(0)
     }

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, fs, net::IpAddr};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
@@ -188,7 +189,7 @@ impl Scene {
             options.retry_interval,
         );
         let mut tasks = JoinSet::new();
-        tasks.spawn(pusher.run());
+        tasks.spawn(pusher.run(CancellationToken::new()));
         tasks.spawn(async move {
             let _server = Server::start(listener, api);
             std::future::pending::<()>().await;
