@@ -220,7 +220,7 @@ pub struct RunArgs {
     pub max_connections_per_workload: u32,
 }
 
-/// Where routes come from: exactly one of both.
+/// Where routes come from: a file, with or without a controller, or a cluster.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct SourceArgs {
     /// Take routes from this file (YAML; `picop schema` describes it). Read again when it changes and on SIGHUP.

@@ -10,6 +10,7 @@ pub mod client;
 pub mod http;
 pub mod names;
 pub mod push;
+pub mod segment;
 pub mod store;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};

@@ -24,6 +24,9 @@ use crate::telemetry::chain;
 /// How often it is looked whether something has come due: what another controller has left undone, what is to be told twice.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The shortest pause that may be asked for: without one, a proxy that refuses something would be asked without end.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// Proxies that are being told something at once.
 const AT_ONCE: usize = 256;
 
@@ -54,7 +57,7 @@ impl Pusher {
         Self {
             store,
             changed,
-            retry_interval,
+            retry_interval: retry_interval.max(SHORTEST),
             owner: owner.into(),
             busy: HashSet::new(),
             failing: HashMap::new(),

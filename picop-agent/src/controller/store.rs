@@ -7,6 +7,7 @@
 //! waits for another in a circle.
 mod change;
 mod database;
+mod lease;
 mod open;
 mod schema;
 mod work;
@@ -24,8 +25,9 @@ use sqlx::{Any, AnyPool, Row as _, Transaction, mysql::MySqlDatabaseError};
 
 pub use change::{Route, RouteKey};
 pub use database::{BadDatabase, Database};
+pub use lease::Proxy;
 pub use open::OpenError;
-pub use work::{Item, Proxy, Work};
+pub use work::{Item, Work};
 
 use self::{database::Dialect, schema::Statements};
 

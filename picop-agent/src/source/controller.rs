@@ -3,20 +3,17 @@
 //! To the controller the agent is one of its proxies: it registers, is told environments and where they go, and makes each a
 //! variant of one service. That service, its policies, other services and the workloads are in a [route file](super::file),
 //! which is followed as ever. What the controller has said last holds until it says something else, and if it is
-//! [kept](kept) in a file, from the first moment of the next agent on.
+//! kept in a file, from the first moment of the next agent on.
 mod admin;
 mod build;
 mod envs;
+mod follow;
 mod kept;
 mod presence;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, watch},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch};
 
 use self::{
     build::{Resolver, build},
@@ -24,20 +21,13 @@ use self::{
     kept::{Kept, KeptError},
     presence::Presence,
 };
-use super::file::{self, FileError, Summary, watch::Watch};
+use super::file::{self, FileError, Summary};
 use crate::{
-    controller::{
-        http::Server,
-        names::{BadValue, Endpoint, ProxyId},
-    },
+    controller::names::{BadValue, Endpoint, ProxyId},
     route::{InEffect, NotInstalled, RouteHandle, RouteTable},
-    telemetry::chain,
 };
 
 pub use build::BuildError;
-
-/// How often destinations that are names are looked up again.
-const NAMES: Duration = Duration::from_secs(30);
 
 /// What an agent that is a controller's proxy is told.
 #[derive(Debug, Clone)]
@@ -140,7 +130,7 @@ impl ControllerSource {
         let base = Arc::new(file::load(&options.routes)?);
         let envs = Arc::new(Envs::new(options.kept.map(Kept::new))?);
         let mut resolver = Resolver::default();
-        resolver.look_up(&envs.now()).await;
+        resolver.look_up(&envs.now(), true).await;
         let table = build(&base, options.service.as_deref(), &envs.now(), &resolver)?;
         let failed = |source| OpenError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
@@ -160,82 +150,6 @@ impl ControllerSource {
         };
         Ok(Opened { table, source })
     }
-
-    /// Follows controller and file until the future is dropped. `reload` has the file be read, and names be looked up.
-    pub async fn run(self, reload: Arc<Notify>) {
-        let Self { handle, routes, service, mut base, envs, mut resolver, presence, listener, lost: _lost } =
-            self;
-        let server = Server::start(listener, admin::Admin(Arc::clone(&envs)));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(presence.run());
-        let mut changes = envs.subscribe();
-        let mut watch = Watch::new(&routes);
-        let mut names = tokio::time::interval(NAMES);
-        // What happened between `open` and here.
-        let (mut look, mut asked) = (true, false);
-        loop {
-            watch.note();
-            let now = Arc::clone(&changes.borrow_and_update());
-            resolver.look_up(&now).await;
-            // Both take longer than a runtime's thread may be kept.
-            let settled = tokio::task::spawn_blocking({
-                let (handle, routes, service) = (handle.clone(), routes.clone(), service.clone());
-                let (was, resolver) = (Arc::clone(&base), resolver.clone());
-                move || {
-                    let read = look.then(|| file::load(&routes).map(Arc::new)).transpose();
-                    let base = match read {
-                        Ok(read) => read.unwrap_or(was),
-                        Err(error) => {
-                            refuse(&handle, error.to_string());
-                            return was;
-                        }
-                    };
-                    match build(&base, service.as_deref(), &now, &resolver) {
-                        Ok(table) => settle(&handle, table, asked),
-                        Err(error) => refuse(&handle, chain(&error)),
-                    }
-                    base
-                }
-            });
-            base = match settled.await {
-                Ok(base) => base,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // The runtime is shutting down.
-                Err(_) => return server.stop().await,
-            };
-            (look, asked) = (false, false);
-            // Set up anew: something may have happened before that was done.
-            if watch.refresh() {
-                look = true;
-                continue;
-            }
-            tokio::select! {
-                () = reload.notified() => (look, asked) = (true, true),
-                () = watch.changed(file::QUIET, file::UNQUIET) => look = true,
-                Ok(()) = changes.changed() => {}
-                _ = names.tick() => {}
-            }
-        }
-    }
-}
-
-/// Puts a table in effect, if it says anything new.
-fn settle(handle: &RouteHandle, table: RouteTable, asked: bool) {
-    if table.same_routes(&handle.load()) {
-        handle.confirm();
-        if asked {
-            let version = handle.status().version;
-            tracing::info!(version, "routes read again: no difference");
-        }
-    } else if let Err(error) = replace(handle, table) {
-        refuse(handle, chain(&error));
-    }
-}
-
-fn refuse(handle: &RouteHandle, error: String) {
-    let version = handle.status().version;
-    tracing::error!(version, error, "routes refused; those of this version stay in effect");
-    handle.reject(error);
 }
 
 fn replace(handle: &RouteHandle, table: RouteTable) -> Result<(), NotInstalled> {

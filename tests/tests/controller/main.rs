@@ -9,6 +9,7 @@ mod many;
 mod mariadb;
 #[path = "../servers/programs.rs"]
 mod programs;
+mod refused;
 mod running;
 mod state;
 mod updates;

@@ -2,8 +2,8 @@
 use hyper::Method;
 
 use super::super::{
-    client::unsegment,
     names::{BadValue, ProxyId},
+    segment::unsegment,
 };
 
 /// A proxy's name in a path is none.

@@ -47,15 +47,3 @@ async fn a_lost_answer_is_told_from_a_message_that_was_not_sent() {
     assert!(matches!(lost, Err(AskError::NoAnswer { .. })), "{lost:?}");
     taken.await.expect("taken");
 }
-
-#[test]
-fn segments() {
-    assert_eq!(segment("pr-1_2.3~"), "pr-1_2.3~");
-    assert_eq!(segment("a/b c%"), "a%2Fb%20c%25");
-    for text in ["", "pr-1", "a/b c%", "ä"] {
-        assert_eq!(unsegment(&segment(text)).as_deref(), Some(text));
-    }
-    for bad in ["%", "%4", "%zz", "%c3", "a%+1"] {
-        assert_eq!(unsegment(bad), None, "{bad}");
-    }
-}

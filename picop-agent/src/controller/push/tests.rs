@@ -11,9 +11,9 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use super::*;
 use crate::controller::{
-    client::unsegment,
     http::{Answer, Answers, Server, whole},
     names::{Destination, Endpoint, EnvName, ProxyId},
+    segment::unsegment,
     store::{Database, Route, RouteKey},
 };
 

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        client::{AskError, Client, segment},
+        client::{AskError, Client},
+        segment::segment,
         store::{Item, Proxy, Store, StoreError},
     },
     Backoff,

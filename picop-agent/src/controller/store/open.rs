@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use sqlx::{AnyPool, Executor as _, any::AnyPoolOptions};
 
 use super::{
-    super::client::segment,
+    super::segment::segment,
     Clock, Store,
     database::{Database, Dialect},
     schema::{self, Statements, VERSION},

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use super::envs::Envs;
 use crate::{
     controller::{
-        client::unsegment,
         http::{Answer, Answers, line, whole},
         names::{BadValue, Destination},
+        segment::unsegment,
     },
     protocol::{EnvId, EnvIdError},
     telemetry::chain,

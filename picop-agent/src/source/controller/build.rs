@@ -77,15 +77,24 @@ impl Resolver {
         }
     }
 
-    /// Looks up all destinations that are names, and forgets others.
-    pub(super) async fn look_up(&mut self, envs: &Table) {
+    /// Looks up destinations that are names, those that are known only if it is `again`, and forgets others.
+    pub(super) async fn look_up(&mut self, envs: &Table, again: bool) {
         let names: BTreeSet<_> =
-            envs.values().filter(|to| to.as_str().parse::<SocketAddr>().is_err()).collect();
-        let with_known = |name: &Destination| (name.clone(), self.0.get(name).cloned());
+            envs.values().filter(|to| to.as_str().parse::<SocketAddr>().is_err()).cloned().collect();
+        let with_known = |name: Destination| {
+            let known = self.0.get(&name).cloned();
+            (name, known)
+        };
         let names: Vec<_> = names.into_iter().map(with_known).collect();
-        let found = stream::iter(names).map(|(name, known)| look_up(name, known)).buffer_unordered(AT_ONCE);
-        let found: HashMap<_, _> = found.collect().await;
-        self.0 = Arc::new(found);
+        let found = stream::iter(names)
+            .map(|(name, known)| async move {
+                match known {
+                    Some(known) if !again && !known.is_empty() => (name, known),
+                    known => look_up(name, known).await,
+                }
+            })
+            .buffer_unordered(AT_ONCE);
+        self.0 = Arc::new(found.collect::<HashMap<_, _>>().await);
     }
 }
 

@@ -6,9 +6,10 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     controller::{
-        client::{AskError, Client, segment},
+        client::{AskError, Client},
         names::{Endpoint, ProxyId},
         push::Backoff,
+        segment::segment,
     },
     telemetry::chain,
 };

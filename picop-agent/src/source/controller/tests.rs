@@ -1,18 +1,21 @@
-use std::{collections::BTreeMap, fs, net::IpAddr};
+use std::{collections::BTreeMap, fs, net::IpAddr, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use tempfile::TempDir;
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     controller::{
         Options as ControllerOptions,
+        http::Server,
         names::{Destination, EnvName},
         store::{Database, Route, RouteKey, Store},
     },
     protocol::EnvId,
+    telemetry::chain,
 };
 
 const FILE: &str =
@@ -49,7 +52,7 @@ async fn built(file: &str, service: Option<&str>, envs: &[(&str, &str)]) -> Resu
     fs::write(&path, file).expect("written");
     let envs = envs.iter().map(|(name, to)| (env(name), destination(to))).collect();
     let mut resolver = Resolver::default();
-    resolver.look_up(&envs).await;
+    resolver.look_up(&envs, true).await;
     build(&file::load(&path).expect("a table"), service, &envs, &resolver)
 }
 
@@ -270,6 +273,10 @@ async fn an_agent_does_what_its_controller_says_and_remembers_it() {
         tokio::time::timeout(Duration::from_secs(20), refused).await.expect("refused").expect("it runs");
     }
     assert_eq!(variants(&handle.load()), expect(&[("cart/old", &["10.0.0.8:80"]), pr_2]));
+    // And the controller is followed all the same.
+    it.put("pr-2", "10.0.0.4:80").await;
+    let pr_2: (&str, &[&str]) = ("cart/pr-2", &["10.0.0.4:80"]);
+    until(&handle, &[("cart/old", &["10.0.0.8:80"]), pr_2]).await;
 
     // The next agent knows it, without a controller.
     running.abort();
