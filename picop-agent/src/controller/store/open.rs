@@ -2,7 +2,7 @@
 use std::{fs::OpenOptions, io, path::PathBuf, time::Duration};
 
 use rustix::fs::{FlockOperation, flock};
-use sqlx::{AnyPool, Executor as _, any::AnyPoolOptions};
+use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, any::AnyPoolOptions};
 
 use super::{
     super::segment::segment,
@@ -101,40 +101,39 @@ impl Store {
 }
 
 async fn pool(dialect: Dialect, url: &str) -> Result<AnyPool, sqlx::Error> {
+    // A pool tries for a while whatever fails, and then says that it has waited. This says what fails.
+    let mut first = AnyConnection::connect(url).await?;
+    set(&mut first, dialect).await?;
+    first.close().await?;
     let options = AnyPoolOptions::new().acquire_timeout(ACQUIRE).min_connections(1);
     let options = match dialect {
         // Its transactions come one after another anyway, and in turn by this.
         Dialect::Sqlite => options.max_connections(1).idle_timeout(None).max_lifetime(None),
         Dialect::MySql => options.max_connections(CONNECTIONS),
     };
-    options
-        .after_connect(move |connection, _| {
-            Box::pin(async move {
-                match dialect {
-                    Dialect::Sqlite => {
-                        // FULL: what was answered is kept also when the machine fails.
-                        let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                                        PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
-                        connection.execute(settings).await?;
-                    }
-                    Dialect::MySql => {
-                        // Changes come one after another by the lock on their version; a snapshot would only add
-                        // conflicts to that.
-                        let settings = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-                                        SET SESSION innodb_lock_wait_timeout = 5";
-                        connection.execute(settings).await?;
-                        // A controller that hangs in a transaction must not keep others from theirs. MySQL has no such
-                        // setting, and refuses it.
-                        if let Err(error) =
-                            connection.execute("SET SESSION idle_transaction_timeout = 10").await
-                        {
-                            tracing::debug!(%error, "no limit for idle transactions");
-                        }
-                    }
-                }
-                Ok(())
-            })
-        })
-        .connect(url)
-        .await
+    options.after_connect(move |connection, _| Box::pin(set(connection, dialect))).connect(url).await
+}
+
+/// How a connection is to behave.
+async fn set(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
+    match dialect {
+        Dialect::Sqlite => {
+            // FULL: what was answered is kept also when the machine fails.
+            let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                            PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
+            connection.execute(settings).await?;
+        }
+        Dialect::MySql => {
+            // Changes come one after another by the lock on their version; a snapshot would only add conflicts to that.
+            let settings = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+                            SET SESSION innodb_lock_wait_timeout = 5";
+            connection.execute(settings).await?;
+            // A controller that hangs in a transaction must not keep others from theirs. MySQL has no such setting, and
+            // refuses it.
+            if let Err(error) = connection.execute("SET SESSION idle_transaction_timeout = 10").await {
+                tracing::debug!(%error, "no limit for idle transactions");
+            }
+        }
+    }
+    Ok(())
 }
