@@ -15,7 +15,9 @@ use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::{kernel::Kernel, ready::Ready, signals::Stop};
+pub use self::signals::Stop;
+
+use self::{kernel::Kernel, ready::Ready};
 use crate::{
     admin::http::Access,
     cli::RunArgs,

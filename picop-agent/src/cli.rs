@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod ask;
+pub mod controller;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -9,8 +10,9 @@ use clap_complete::Shell;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use self::ask::{
-    Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs,
+use self::{
+    ask::{Ask, ConfigCommand, ConnectionsArgs, ExplainArgs, LogCommand, RoutesArgs, TopArgs, TraceArgs},
+    controller::{ControllerArgs, ProxyArgs},
 };
 use crate::{
     admin::DEFAULT_SOCKET,
@@ -50,6 +52,8 @@ pub enum Command {
     Connect(ConnectArgs),
     /// Print the PiCoP headers in a capture (pcap, pcapng), or in bytes written in hexadecimal.
     Decode(DecodeArgs),
+    /// Run the controller: keep routes, and tell proxies of them. A drop-in for that of the PiCoP reference.
+    Controller(ControllerArgs),
     /// Show how the agent is doing, and what the kernel has counted and holds, also of agents with `--pin-dir` that do not
     /// run any more.
     Status(StatusArgs),
@@ -236,7 +240,7 @@ pub struct RunArgs {
     pub max_connections_per_workload: u32,
 }
 
-/// Where routes come from: exactly one of both.
+/// Where routes come from: a file, with or without a controller, or a cluster.
 #[derive(Clone, Debug, Args, Serialize)]
 pub struct SourceArgs {
     /// Take routes from this file (YAML; `picop schema` describes it). Read again when it changes and on SIGHUP.
@@ -260,6 +264,11 @@ pub struct SourceArgs {
     /// who does is in this namespace. Without it, this agent writes nothing.
     #[arg(long, env = "PICOP_LEASE_NAMESPACE", value_name = "NAMESPACE")]
     lease_namespace: Option<String>,
+
+    /// Besides --routes: a controller that says which environments there are.
+    #[command(flatten)]
+    #[serde(flatten)]
+    controller: ProxyArgs,
 }
 
 impl SourceArgs {
@@ -268,7 +277,7 @@ impl SourceArgs {
     /// `used` is what a source that wants to know is told of environments' use.
     pub fn origin(&self, used: watch::Receiver<Used>) -> Origin {
         match &self.routes {
-            Some(file) => Origin::File(file.clone()),
+            Some(file) => self.controller.origin(file),
             None => Origin::Kubernetes(Options {
                 kubeconfig: self.kubeconfig.clone(),
                 node: self.node_name.clone().unwrap_or_default(),

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod app;
 #[cfg(feature = "ebpf")]
 pub mod cli;
+pub mod controller;
 #[cfg(feature = "ebpf")]
 pub mod ctl;
 #[cfg(feature = "ebpf")]

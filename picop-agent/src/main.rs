@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use picop_agent::{
     app,
-    cli::{Cli, Command},
-    ctl, gateway,
+    cli::{Cli, Command, controller::ControllerArgs},
+    controller, ctl, gateway,
     intercept::{
         canary, cgroup,
         pins::{self, Uninstalled},
@@ -48,6 +48,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Connect(args) => gateway::terminal::connect(&args)?,
         Command::Decode(args) => gateway::decode::run(&args)?,
         Command::Doctor(args) => return Ok(picop_agent::doctor::run(&args)),
+        Command::Controller(args) => control(args)?,
         Command::Status(args) => picop_agent::status::run(&args)?,
         Command::Connections(args) => ctl::connections(&args)?,
         Command::Routes(args) => return ctl::routes(&args),
@@ -99,4 +100,16 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Canary { cgroup, home } => canary::process(&cgroup, &home).context("the canary failed")?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn control(args: ControllerArgs) -> Result<()> {
+    telemetry::logs::init(args.log_format, &args.log).context("--log")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(async {
+        let mut stop = app::Stop::new()?;
+        // There is nothing to reload.
+        let reload = tokio::sync::Notify::new();
+        let stopped = async move { stop.requested(&reload).await };
+        Ok(controller::run(args.options(), stopped).await?)
+    })
 }

@@ -1,4 +1,5 @@
 //! Where routes come from.
+pub mod controller;
 pub mod file;
 pub mod kubernetes;
 
@@ -7,6 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::{Notify, watch};
 
 use self::{
+    controller::ControllerSource,
     file::{FileError, FileSource},
     kubernetes::{KubernetesSource, OpenError, Options},
 };
@@ -19,6 +21,8 @@ pub enum Origin {
     File(PathBuf),
     /// A cluster.
     Kubernetes(Options),
+    /// A PiCoP controller.
+    Controller(controller::Options),
 }
 
 /// The first table is not to be had.
@@ -30,6 +34,9 @@ pub enum SourceError {
     /// The cluster cannot be followed.
     #[error(transparent)]
     Kubernetes(#[from] OpenError),
+    /// The agent cannot be a controller's proxy.
+    #[error(transparent)]
+    Controller(#[from] controller::OpenError),
 }
 
 /// A source whose first table is known, and in effect nowhere yet.
@@ -39,14 +46,20 @@ pub enum Opened {
     File(file::Opened),
     /// A cluster.
     Kubernetes(kubernetes::Opened),
+    /// A controller.
+    Controller(Box<controller::Opened>),
 }
 
 impl Opened {
-    /// Reads the first table. A file is good or bad at once; a cluster is waited for.
+    /// Reads the first table. A file is good or bad at once; a cluster is waited for; of a controller, what it said last is
+    /// known.
     pub async fn open(origin: Origin, handle: RouteHandle) -> Result<Self, SourceError> {
         Ok(match origin {
             Origin::File(path) => Self::File(FileSource::open(path, handle)?),
             Origin::Kubernetes(options) => Self::Kubernetes(KubernetesSource::open(options, handle).await?),
+            Origin::Controller(options) => {
+                Self::Controller(Box::new(ControllerSource::open(options, handle).await?))
+            }
         })
     }
 
@@ -55,6 +68,7 @@ impl Opened {
         match self {
             Self::File(opened) => opened.table(),
             Self::Kubernetes(opened) => opened.table(),
+            Self::Controller(opened) => opened.table(),
         }
     }
 
@@ -63,6 +77,7 @@ impl Opened {
         match self {
             Self::File(_) => watch::channel(None).1,
             Self::Kubernetes(opened) => opened.lost(),
+            Self::Controller(opened) => opened.lost(),
         }
     }
 
@@ -71,6 +86,7 @@ impl Opened {
         Ok(match self {
             Self::File(opened) => Source::File(opened.put_in_effect()?),
             Self::Kubernetes(opened) => Source::Kubernetes(opened.put_in_effect()?),
+            Self::Controller(opened) => Source::Controller(Box::new(opened.put_in_effect()?)),
         })
     }
 }
@@ -82,6 +98,8 @@ pub enum Source {
     File(FileSource),
     /// A cluster.
     Kubernetes(KubernetesSource),
+    /// A controller.
+    Controller(Box<ControllerSource>),
 }
 
 impl Source {
@@ -90,6 +108,7 @@ impl Source {
         match self {
             Self::File(source) => source.run(reload).await,
             Self::Kubernetes(source) => source.run(reload).await,
+            Self::Controller(source) => source.run(reload).await,
         }
     }
 }

@@ -17,8 +17,7 @@ const CLOSING: u32 = 11;
 pub const fn payload(from: u32, acked: u64, received: u64, mark: u8, header: u64) -> (u64, u64) {
     let (own_fin, peers_fin) = match from {
         FIN_WAIT2 if mark == self::mark(received) => (1, 0),
-        FIN_WAIT2 => (1, 1),
-        LAST_ACK | CLOSING => (1, 1),
+        FIN_WAIT2 | LAST_ACK | CLOSING => (1, 1),
         CLOSE_WAIT => (0, 1),
         _ => (0, 0),
     };

@@ -6,7 +6,7 @@ mod address;
 mod check;
 mod format;
 mod problem;
-mod watch;
+pub(super) mod watch;
 
 use std::{
     fs,
@@ -32,10 +32,10 @@ use crate::{
 const MAX_BYTES: u64 = 64 << 20;
 
 /// How long a file must be quiet before it is read: whoever writes in place needs a few writes.
-const QUIET: Duration = Duration::from_millis(50);
+pub(super) const QUIET: Duration = Duration::from_millis(50);
 
 /// How long reading is put off for a file that is never quiet.
-const UNQUIET: Duration = Duration::from_millis(500);
+pub(super) const UNQUIET: Duration = Duration::from_millis(500);
 
 /// What a route file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

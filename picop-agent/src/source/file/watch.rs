@@ -24,7 +24,7 @@ const BACKSTOP: Duration = Duration::from_secs(5);
 /// Watches the directories a file is in, not the file: editors and `kubectl` replace files, and a watch on a file would
 /// stay with the old one.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(in crate::source) struct Watch {
     path: PathBuf,
     changed: Arc<Notify>,
     /// Ends when dropped. None: polling.
@@ -97,7 +97,7 @@ impl Scope {
 
 impl Watch {
     /// Watches nothing yet: call [`Self::refresh`].
-    pub(super) fn new(path: &Path) -> Self {
+    pub(in crate::source) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             changed: Arc::default(),
@@ -109,13 +109,13 @@ impl Watch {
 
     /// Remembers the state that is about to be read. To be called before each reading of the file: what happens later is
     /// a change.
-    pub(super) fn note(&mut self) {
+    pub(in crate::source) fn note(&mut self) {
         self.mark = mark(&self.path);
     }
 
     /// Follows the file to where it is. True when that is another place than before: what happened there meanwhile was not
     /// seen. To be called after each reading of the file.
-    pub(super) fn refresh(&mut self) -> bool {
+    pub(in crate::source) fn refresh(&mut self) -> bool {
         let scope = Scope::of(&self.path);
         if scope == self.scope {
             return false;
@@ -154,7 +154,7 @@ impl Watch {
     }
 
     /// Waits until the file may have changed and was then left alone for `quiet`, but no longer than `at_most`.
-    pub(super) async fn changed(&self, quiet: Duration, at_most: Duration) {
+    pub(in crate::source) async fn changed(&self, quiet: Duration, at_most: Duration) {
         let every = if self.watcher.is_some() { BACKSTOP } else { POLL };
         loop {
             match time::timeout(every, self.changed.notified()).await {

@@ -53,7 +53,7 @@ workloads:
         expect_header: ExpectHeader::Sniff(std::time::Duration::from_millis(200)),
         speaks_first: SpeaksFirst::Server,
         graft: GraftPolicy::Always,
-        timeouts: crate::route::Timeouts::default(),
+        timeouts: Timeouts::default(),
     };
     let pods = WorkloadSpec {
         name: None,

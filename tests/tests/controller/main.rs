@@ -1,0 +1,17 @@
+//! The controller as a program, with proxies' doubles: whatever is killed, the proxies end up with what is stored.
+
+mod adopted;
+mod agent;
+mod double;
+mod http;
+mod killed;
+mod many;
+mod mariadb;
+#[path = "../servers/programs.rs"]
+mod programs;
+mod refused;
+mod running;
+mod state;
+mod updates;
+
+type Result<T = ()> = anyhow::Result<T>;
