@@ -138,9 +138,9 @@ pub fn of_message(ctx: &SkMsgContext) -> *mut Flow {
     if tcp.is_null() {
         return stored;
     }
+    #[expect(clippy::cast_ptr_alignment, reason = "the kernel's own place of this field")]
     // SAFETY: inside the kernel's struct, at the place its own BTF names; the verifier checks it. The connect hook has had
     // the cookie made.
-    #[expect(clippy::cast_ptr_alignment, reason = "the kernel's own place of this field")]
     let cookie = unsafe { tcp.add(at).cast::<u64>().read_volatile() };
     in_slot(cookie)
 }

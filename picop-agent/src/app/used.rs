@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How often it is looked.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Looks as long as somebody wants to know.
 pub async fn note(maps: Arc<Maps>, routes: RouteHandle, hub: Hub, used: watch::Sender<Used>) {

@@ -174,7 +174,8 @@ pub(super) async fn run(
                 return;
             }
         }
-        sleep(if writer.lease.held { PACE } else { LEAVE + chance(LEAVE * 2) }).await;
+        // A server that refuses is not asked at the holder's pace.
+        sleep(if writer.lease.held && said.is_none() { PACE } else { LEAVE + chance(LEAVE * 2) }).await;
         let now = Arc::clone(&wanted.borrow_and_update());
         let error = writer.write(&now).await.err().map(|error| chain(&error));
         if let Some(error) = &error
@@ -225,11 +226,15 @@ impl Writer {
     }
 
     async fn tell(&mut self, problems: &[&Problem]) -> Result<(), kube::Error> {
+        let mut result = Ok(());
         for problem in problems {
-            events::tell(&self.client, &self.lease.me, problem).await?;
-            self.told.told([*problem]);
+            // One that the server does not take must not keep the others from being told.
+            match events::tell(&self.client, &self.lease.me, problem).await {
+                Ok(()) => self.told.told([*problem]),
+                Err(error) => result = Err(error),
+            }
         }
-        Ok(())
+        result
     }
 
     async fn statuses(&self, wanted: &Wanted) -> Result<(), kube::Error> {
