@@ -16,6 +16,10 @@ use testbed::{Agent, Pod, Proc, wait_until};
 
 use crate::common::{Result, Routes, Scene, access_again, variants};
 
+/// While somebody writes without a break, the graft begins only at a moment when the agent is done and the writer has not sent
+/// anew. Within a connection that ends after milliseconds there may be none, so no test may ask for it of a single one.
+pub const CONNECTIONS: usize = 10;
+
 /// A server and a client under the test's control, with the agent between them, which grafts.
 pub struct Grafted {
     pub scene: Scene,
@@ -56,6 +60,29 @@ impl Grafted {
     /// Starts the server's end, `hop stream`.
     pub fn serve(&self, args: &str) -> Result<Proc> {
         Ok(self.server_pod.serve("stream", self.at, args.split_whitespace())?)
+    }
+
+    /// Connections against that server until bytes were grafted both ways; what they said. Each is whole.
+    ///
+    /// # Panics
+    ///
+    /// If none of [`CONNECTIONS`] were: what all of them were like.
+    pub fn exchange_until_grafted(&self, server: &Proc, args: &str) -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        let (mut up, mut down) = (0, 0);
+        while up == 0 || down == 0 {
+            let lines = outcomes.iter().map(|outcome: &Outcome| &outcome.line);
+            assert!(
+                outcomes.len() < CONNECTIONS,
+                "grafted {up} up, {down} down: {:#?}",
+                lines.collect::<Vec<_>>()
+            );
+            let outcome = self.exchange(server, outcomes.len(), args)?;
+            let grafted = outcome.whole().grafted();
+            (up, down) = (up + grafted.0, down + grafted.1);
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
     }
 
     /// One connection against that server, the `number`th: what both ends say.

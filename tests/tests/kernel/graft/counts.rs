@@ -26,14 +26,10 @@ fn in_the_line_and_in_status() -> Result {
     assert_eq!((counted(&dir, "up")?, counted(&dir, "down")?), ((0, 0), (0, 0)));
     let size = scaled(2_000_000) as u64;
     let server = it.serve(&format!("--expect {size} --send {size} --end late"))?;
-    let (mut up, mut down) = (0, 0);
-    for number in 0..3 {
-        let outcome = it.exchange(&server, number, &format!("--send {size} --expect {size}"))?;
-        let (grafted_up, grafted_down) = outcome.whole().grafted();
-        (up, down) = (up + grafted_up, down + grafted_down);
-    }
-    assert!(up > 0 && down > 0);
-    let total = 3 * size;
+    let outcomes = it.exchange_until_grafted(&server, &format!("--send {size} --expect {size}"))?;
+    let sums = outcomes.iter().map(super::Outcome::grafted);
+    let (up, down) = sums.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let total = outcomes.len() as u64 * size;
     // Connections that have ended are counted like the others: as soon as their line is written.
     assert_eq!(counted(&dir, "up")?, (up, total - up));
     // A server whose client has ended its stream has left the map, and what it sends then is counted by the relay alone.

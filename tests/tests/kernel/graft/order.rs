@@ -42,9 +42,7 @@ fn small_messages_both_ways() -> Result {
     for mode in MODES {
         let ends = format!("--send {size} --expect {size} --mode {mode} --max-write 16 --max-read 4096");
         let server = it.serve(&ends)?;
-        let outcome = it.exchange(&server, 0, &ends)?;
-        let (up, down) = outcome.whole().grafted();
-        assert!(up > 0 && down > 0, "{}", outcome.line);
+        it.exchange_until_grafted(&server, &ends)?;
     }
     Ok(())
 }
@@ -82,14 +80,14 @@ fn questions_and_answers_are_all_grafted() -> Result {
 #[test]
 fn what_is_not_to_be_grafted_is_not() -> Result {
     require_privilege!(Ok(()));
-    for settings in ["graft: never", "graft: always"] {
-        let it = Grafted::with("graft-never", settings, false)?;
-        let ends = "--send 3000000 --expect 3000000 --mode edge";
-        let server = it.serve(ends)?;
-        let outcome = it.exchange(&server, 0, ends)?;
-        let (up, down) = outcome.whole().grafted();
-        let wanted = settings.ends_with("always");
-        assert_eq!((up > 0, down > 0), (wanted, wanted), "{}", outcome.line);
+    let ends = "--send 3000000 --expect 3000000 --mode edge";
+    let always = Grafted::with("graft-always", "graft: always", false)?;
+    let connections = always.exchange_until_grafted(&always.serve(ends)?, ends)?.len();
+    let never = Grafted::with("graft-never", "graft: never", false)?;
+    let server = never.serve(ends)?;
+    for number in 0..connections {
+        let outcome = never.exchange(&server, number, ends)?;
+        assert_eq!(outcome.whole().grafted(), (0, 0), "{}", outcome.line);
     }
     Ok(())
 }

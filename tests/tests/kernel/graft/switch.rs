@@ -4,17 +4,13 @@
 use serde_json::Value;
 use testbed::require_privilege;
 
-use super::Grafted;
+use super::{CONNECTIONS, Grafted};
 use crate::common::{Result, emulated, scaled};
 
 /// Enough to be over the budget many times, if the graft is found again each time.
 const CARRIED: usize = 24_000_000;
 /// More than fits into the target once: it was redirected again after a fall-back.
 const CAME_BACK: u32 = 4 << 20;
-/// Under a continuous writer the way back is found by chance: the agent must be done for one moment while the writer has
-/// not sent anew. Within one connection of this size that fails once in about twenty times.
-const CONNECTIONS: usize = 8;
-
 /// A writer that is always ahead, and a reader that takes breaks: over the budget and back.
 #[test]
 fn falls_back_and_comes_back_under_a_continuous_writer() -> Result {
