@@ -89,19 +89,33 @@ pub const WORKLOAD_HEADER: u32 = 2;
 /// [`Workload::flags`]: relay all its connections to services, whatever the kernel could do.
 pub const WORKLOAD_RELAY: u32 = 4;
 
-/// A whole header, ready to be written. Key: a hash of its bytes, so that a connection which has yet to send keeps the
-/// header it was routed by, whatever its workload has become meanwhile.
+/// A whole header, ready to be written. Key: [`crate::route::header_key`], a hash of its bytes and their number, so that a
+/// connection which has yet to send keeps the header it was routed by, whatever its workload has become meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct HeaderBytes {
-    /// How many of the bytes are the header.
-    pub len: u32,
-    /// The bytes; zeroes after the header.
-    pub bytes: [u8; HEADER_BYTES],
+    /// The bytes in their order, eight at a time, as memory has them; zeroes after the header.
+    pub words: [u64; HEADER_WORDS],
 }
 
-/// Room for the longest header, [`crate::header::MAX_LEN`], in whole words.
-pub const HEADER_BYTES: usize = 272;
+impl HeaderBytes {
+    /// None if there is no room for it: nothing that the codec makes.
+    pub fn new(wire: &[u8]) -> Option<Self> {
+        let mut words = [0; HEADER_WORDS];
+        if wire.len() > size_of_val(&words) {
+            return None;
+        }
+        for (word, bytes) in words.iter_mut().zip(wire.chunks(size_of::<u64>())) {
+            let mut whole = [0; size_of::<u64>()];
+            whole[..bytes.len()].copy_from_slice(bytes);
+            *word = u64::from_ne_bytes(whole);
+        }
+        Some(Self { words })
+    }
+}
+
+/// Room for the longest header, [`crate::header::MAX_LEN`].
+pub const HEADER_WORDS: usize = 34;
 
 /// What is remembered of a socket from its `connect` on: in a slot, or in `BPF_MAP_TYPE_SK_STORAGE`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -194,6 +208,9 @@ pub const FLOW_FAILED: u8 = 5;
 pub const FLOW_RELAY_GRAFT: u8 = 6;
 /// [`Flow::state`]: enrolled for a graft.
 pub const FLOW_GRAFT: u8 = 7;
+/// [`Flow::state`]: as [`FLOW_DIRECT`]; its first write has not returned though the header is acknowledged, and still passes the
+/// message program.
+pub const FLOW_LINGERS: u8 = 8;
 
 /// What the hooks tell of a connection they decided themselves, when [`AGENT_TELL`] is set. In a ring buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -312,8 +329,8 @@ pub struct Original {
 
 const _: () = assert!(size_of::<AgentConf>() == 32);
 const _: () = assert!(size_of::<Workload>() == 40);
-const _: () = assert!(size_of::<HeaderBytes>() == 276);
-const _: () = assert!(HEADER_BYTES >= crate::header::MAX_LEN);
+const _: () = assert!(size_of::<HeaderBytes>() == 272);
+const _: () = assert!(size_of::<HeaderBytes>() >= crate::header::MAX_LEN);
 const _: () = assert!(size_of::<Flow>() == 56);
 const _: () = assert!(size_of::<FlowSlot>() == 64);
 const _: () = assert!(FLOW_SLOTS_MAX.is_power_of_two());

@@ -103,9 +103,19 @@ pub const fn environment_tag(key: u64) -> u32 {
     }
 }
 
-/// Key of a header in the map of headers. Never 0, which means no header.
+/// Key of a header in the map of headers: 48 bits of its hash, and its length ([`header_len`]), so that who wants to know no
+/// more than that need not look it up. Never 0, which means no header.
+///
+/// # Panics
+///
+/// If there are 65,536 bytes or more: nothing that the codec makes.
 pub fn header_key(wire: &[u8]) -> u64 {
-    fnv1a(wire).max(1)
+    fnv1a(wire) << 16 | u64::from(u16::try_from(wire.len()).expect("no header is as long"))
+}
+
+/// How many bytes the header of that key has; 0 for none.
+pub const fn header_len(key: u64) -> u64 {
+    key & 0xffff
 }
 
 /// FNV-1a, 64 bits: <https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>.
@@ -124,6 +134,15 @@ mod tests {
         assert_eq!(environment_key(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(environment_key(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(environment_key(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_headers_key_has_its_length() {
+        for wire in [&b"a"[..], b"ab", &[7; crate::header::MAX_LEN]] {
+            assert_eq!(header_len(header_key(wire)), wire.len() as u64);
+        }
+        assert_ne!(header_key(b"ab"), header_key(b"ba"));
+        assert_eq!(header_len(0), 0);
     }
 
     #[test]

@@ -21,7 +21,8 @@ use aya_log_ebpf::warn;
 use picop_common::{
     connect::Event,
     header::MAX_LEN,
-    maps::{FLOW_DIRECT, FLOW_INJECT, FLOW_INJECTED, HeaderBytes},
+    maps::{FLOW_DIRECT, FLOW_INJECT, FLOW_INJECTED, FLOW_LINGERS, HEADER_WORDS, HeaderBytes},
+    route::header_len,
 };
 
 use crate::{
@@ -43,17 +44,17 @@ pub fn msg(ctx: SkMsgContext) -> u32 {
     let (state, key) = unsafe { ((*flow).state, (*flow).header) };
     if state == FLOW_DIRECT && key != 0 {
         // The socket has left the map, and this write has not returned since: the kernel gives it its messages to the end.
+        // Counted once.
         happened(Event::Lingered);
-        // Once: nothing wants the key any more.
         // SAFETY: as above.
-        unsafe { (*flow).header = 0 };
+        unsafe { (*flow).state = FLOW_LINGERS };
     }
     if state != FLOW_INJECT {
         return sk_action::SK_PASS;
     }
     // SAFETY: the agent never changes an entry, and removes none that a connection may still want.
     let header = unsafe { HEADERS.get(key) };
-    if header.is_none_or(|header| !inject(&ctx, header)) {
+    if header.is_none_or(|header| !inject(&ctx, header, header_len(key) as usize)) {
         happened(Event::InjectFailed);
         warn!(&ctx, "a header cannot be written; the send fails");
         return sk_action::SK_DROP;
@@ -67,8 +68,7 @@ pub fn msg(ctx: SkMsgContext) -> u32 {
 
 /// Whether the whole header is in front of the message.
 #[inline(always)]
-fn inject(ctx: &SkMsgContext, header: &HeaderBytes) -> bool {
-    let len = header.len as usize;
+fn inject(ctx: &SkMsgContext, header: &HeaderBytes, len: usize) -> bool {
     if len == 0 || len > MAX_LEN {
         return false;
     }
@@ -87,19 +87,32 @@ fn inject(ctx: &SkMsgContext, header: &HeaderBytes) -> bool {
         return false;
     }
     let (data, end) = (ctx.data(), ctx.data_end());
-    let mut i = 0;
-    while i < MAX_LEN {
-        if i >= len {
-            return true;
-        }
-        let at = data + i;
+    let (whole, mut word) = (len / WORD, 0);
+    while word < whole && word < HEADER_WORDS {
+        let at = data + word * WORD;
         // The verifier wants each access checked against the message's end.
+        if at + WORD > end {
+            return false;
+        }
+        // SAFETY: inside the message's bounds, just checked, and aligned: pulling made it the start of a page. `word` is inside
+        // the map value by the loop's bound.
+        unsafe { *(at as *mut u64) = header.words[word] };
+        word += 1;
+    }
+    // What follows is payload: not a byte more than the header.
+    let Some(mut rest) = header.words.get(whole).copied() else { return len % WORD == 0 };
+    let mut at = data + whole * WORD;
+    for _ in 0..len % WORD {
         if at + 1 > end {
             return false;
         }
-        // SAFETY: inside the message's bounds, just checked; `i` is inside the map value by the loop's bound.
-        unsafe { *(at as *mut u8) = header.bytes[i] };
-        i += 1;
+        // SAFETY: as above.
+        unsafe { *(at as *mut u8) = rest as u8 };
+        rest >>= 8;
+        at += 1;
     }
     true
 }
+
+const WORD: usize = size_of::<u64>();
+const _: () = assert!(cfg!(target_endian = "little"), "a word's first byte in memory is its lowest");

@@ -13,7 +13,8 @@ use aya_ebpf::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB,
         BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, BPF_TCP_CLOSE_WAIT,
-        BPF_TCP_FIN_WAIT1, BPF_TCP_FIN_WAIT2, BPF_TCP_SYN_SENT,
+        BPF_TCP_CLOSING, BPF_TCP_ESTABLISHED, BPF_TCP_FIN_WAIT1, BPF_TCP_FIN_WAIT2, BPF_TCP_LAST_ACK,
+        BPF_TCP_SYN_SENT,
     },
     helpers::{
         bpf_ktime_get_ns,
@@ -31,12 +32,13 @@ use picop_common::{
         FLOW_DIRECT, FLOW_FAILED, FLOW_GRAFT, FLOW_INJECT, FLOW_INJECTED, FLOW_NONE, FLOW_RELAY,
         FLOW_RELAY_GRAFT, Flow, Original, OriginalKey, TOLD_DIRECT, TOLD_INJECT, UsageKey,
     },
+    route::header_len,
 };
 
 use crate::{
     ctx::{local, netns_cookie},
     flows, graft,
-    maps::{HEADERS, ORIGINALS, SOCKS, UNHEALTHY, ended, happened},
+    maps::{ORIGINALS, SOCKS, UNHEALTHY, ended, happened},
 };
 
 /// Lets the kernel use `reply`, which stays as it was. 0 would make the callback answer -1.
@@ -46,6 +48,12 @@ const PROCEED: u32 = 1;
 #[sock_ops]
 pub fn sock_ops(ctx: SockOpsContext) -> u32 {
     let op = ctx.op();
+    if op == BPF_SOCK_OPS_STATE_CB
+        && matches!(ctx.arg(1), BPF_TCP_ESTABLISHED | BPF_TCP_LAST_ACK | BPF_TCP_CLOSING)
+    {
+        // On the way to what matters. Each callback costs a look-up of what the socket is remembered for.
+        return PROCEED;
+    }
     if !matches!(
         op,
         BPF_SOCK_OPS_TCP_CONNECT_CB
@@ -177,10 +185,8 @@ fn acknowledged(ctx: &SockOpsContext, flow: &mut Flow, kept: u32) {
     // SAFETY: the hook's own context.
     let acked = unsafe { (*ctx.ops).bytes_acked };
     if flow.state == FLOW_INJECTED {
-        // SAFETY: copied at once; see `msg`.
-        let len = unsafe { HEADERS.get(flow.header) }.map_or(0, |header| u64::from(header.len));
         // `bytes_acked` counts the SYN as 1.
-        if acked > len {
+        if acked > header_len(flow.header) {
             unenrol(ctx, flow, kept, Event::Unenrolled);
         }
     } else if flow.state == FLOW_INJECT && acked > 1 {
@@ -250,12 +256,7 @@ fn carried(ctx: &SockOpsContext, flow: &Flow) {
         )
     };
     let verdict = if flow.header == 0 { TOLD_DIRECT } else { TOLD_INJECT };
-    let header = if flow.header == 0 || flow.state == FLOW_FAILED {
-        0
-    } else {
-        // SAFETY: copied at once; see `msg`.
-        unsafe { HEADERS.get(flow.header) }.map_or(0, |header| u64::from(header.len))
-    };
+    let header = if flow.state == FLOW_FAILED { 0 } else { header_len(flow.header) };
     let (up, down) = payload(from, acked, received, flow.watch, header);
     let key = UsageKey {
         original: flow.original,

@@ -17,9 +17,8 @@ use picop_common::{
     addr::{Endpoint, PortBe},
     connect::{EJECTION_NS, Event, Reason},
     maps::{
-        AgentConf, Flow, HEADER_BYTES, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original,
-        OriginalKey, ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, Usage, UsageKey, WORKLOADS_MAX,
-        Workload,
+        AgentConf, Flow, HEADERS_MAX, HeaderBytes, LEVELS_MAX, ORIGINALS_MAX, Original, OriginalKey,
+        ROUTES_MAX, SOCKS_MAX, UNHEALTHY_MAX, USAGE_MAX, Usage, UsageKey, WORKLOADS_MAX, Workload,
     },
     route::{Route, RouteKey, header_key},
 };
@@ -315,9 +314,7 @@ impl Maps {
     /// Has the kernel know a header, and returns its key. Headers stay: a connection may have been routed with one and not
     /// have sent yet.
     pub fn put_header(&self, wire: &[u8]) -> Result<u64, MapsError> {
-        let mut bytes = [0; HEADER_BYTES];
-        bytes[..wire.len()].copy_from_slice(wire);
-        let header = HeaderBytes { len: u32::try_from(wire.len()).expect("a header"), bytes };
+        let header = HeaderBytes::new(wire).expect("a header");
         let key = header_key(wire);
         let mut map = lock(&self.headers);
         match map.get(&key, 0) {

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use picop_common::maps::{FLOW_DIRECT, FLOW_FAILED, FLOW_INJECT, FLOW_INJECTED};
+use picop_common::maps::{FLOW_DIRECT, FLOW_FAILED, FLOW_INJECT, FLOW_INJECTED, FLOW_LINGERS};
 
 use super::{
     cgroup::{CgroupError, CgroupMount},
@@ -156,8 +156,8 @@ fn connection(found: &diag::Found, maps: &Maps) -> Option<(u64, DirectSocket)> {
     let state = match (flow.state, found.state) {
         (FLOW_DIRECT | FLOW_INJECT | FLOW_INJECTED | FLOW_FAILED, diag::SYN_SENT) => State::Connecting,
         (FLOW_INJECT, diag::ESTABLISHED) => State::Header,
-        (FLOW_DIRECT | FLOW_INJECTED | FLOW_FAILED, diag::ESTABLISHED) => State::Open,
-        (FLOW_DIRECT | FLOW_INJECT | FLOW_INJECTED | FLOW_FAILED, _) => State::Closing,
+        (FLOW_DIRECT | FLOW_INJECTED | FLOW_FAILED | FLOW_LINGERS, diag::ESTABLISHED) => State::Open,
+        (FLOW_DIRECT | FLOW_INJECT | FLOW_INJECTED | FLOW_FAILED | FLOW_LINGERS, _) => State::Closing,
         // The client's side of a relayed connection, which the relay knows better.
         _ => return None,
     };
