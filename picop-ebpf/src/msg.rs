@@ -100,16 +100,19 @@ fn inject(ctx: &SkMsgContext, header: &HeaderBytes, len: usize) -> bool {
         word += 1;
     }
     // What follows is payload: not a byte more than the header.
-    let Some(mut rest) = header.words.get(whole).copied() else { return len % WORD == 0 };
-    let mut at = data + whole * WORD;
-    for _ in 0..len % WORD {
+    let (mut rest, mut at) = (len % WORD, data + whole * WORD);
+    let Some(mut bytes) = header.words.get(whole).copied() else { return rest == 0 };
+    // Counted down: of a range of addresses LLVM makes the check `at >= end`, which tells the verifier nothing ("invalid
+    // access to packet, off=0 size=1 ... R3 offset is outside of the packet").
+    while rest > 0 {
         if at + 1 > end {
             return false;
         }
         // SAFETY: as above.
-        unsafe { *(at as *mut u8) = rest as u8 };
-        rest >>= 8;
+        unsafe { *(at as *mut u8) = bytes as u8 };
+        bytes >>= 8;
         at += 1;
+        rest -= 1;
     }
     true
 }

@@ -1,6 +1,7 @@
 //! Real servers and their own clients, which know nothing of picop, over the real agent.
 
 mod counters;
+mod demo;
 mod mariadb;
 mod memcached;
 mod nginx;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use testbed::{Output, Pod, Proc};
+use testbed::{Cluster, Output, Pod, Proc};
 
 use crate::Result;
 use crate::programs::require;
@@ -16,12 +16,12 @@ pub const PORT: u16 = 3306;
 pub const WHO: &str = "SELECT name FROM shop.who";
 
 /// A data directory with the system's tables, to be copied: making one takes seconds.
-pub fn install(scene: &Scene) -> Result<PathBuf> {
-    let template = scene.dir("mariadb-template")?;
+pub fn install(cluster: &Cluster, pod: &Pod) -> Result<PathBuf> {
+    let template = cluster.dir().join("mariadb-template");
     let dir = format!("--datadir={}", template.display());
     let args =
         ["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db", &dir];
-    ask(&scene.stranger, "mariadb-install-db", args.into_iter().chain(SMALL))?;
+    ask(pod, "mariadb-install-db", args.into_iter().chain(SMALL))?;
     Ok(template)
 }
 
@@ -29,9 +29,9 @@ const SMALL: [&str; 3] =
     ["--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"];
 
 /// A MariaDB in `pod` whose table `shop.who` says which it is.
-pub fn serve(scene: &Scene, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
-    let dir = scene.cluster.dir().join(format!("mariadb-{who}"));
-    ask(&scene.stranger, "cp", ["-a".as_ref(), template, &dir])?;
+pub fn serve(cluster: &Cluster, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
+    let dir = cluster.dir().join(format!("mariadb-{who}"));
+    ask(pod, "cp", ["-a".as_ref(), template, &dir])?;
     let init = dir.with_extension("sql");
     // One statement a line.
     let statements = format!(
@@ -79,9 +79,11 @@ fn mariadb_is_picked_by_workload_by_header_and_by_default() -> Result {
     const ROWS: usize = 5_000;
     require!("mariadbd", "mariadb-install-db", "mariadb");
     let scene = Scene::new("mariadb", PORT, "strip")?;
-    let template = install(&scene)?;
-    let _servers =
-        [serve(&scene, &template, &scene.base, "base")?, serve(&scene, &template, &scene.variant, ENV)?];
+    let template = install(&scene.cluster, &scene.stranger)?;
+    let _servers = [
+        serve(&scene.cluster, &template, &scene.base, "base")?,
+        serve(&scene.cluster, &template, &scene.variant, ENV)?,
+    ];
 
     // Nothing is expected of these clients, so nothing is waited for.
     for to in [scene.vip4, scene.vip6] {

@@ -38,7 +38,8 @@ pub fn run(args: &Args) -> Result<()> {
     server::serve(&listener, move |program, _| forward(&program, &how, &header))
 }
 
-fn forward(program: &TcpStream, how: &How, header: &[u8]) -> Result<()> {
+/// Connects a program on, `header` first.
+pub fn forward(program: &TcpStream, how: &How, header: &[u8]) -> Result<()> {
     let conn = match Conn::connect(how) {
         Ok(conn) => conn,
         Err(error) => {

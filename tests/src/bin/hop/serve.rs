@@ -3,7 +3,9 @@
 //! its business.
 //!
 //! A request is one line. The answer is one line of JSON: the instances that took part, in the order of the calls, e.g.
-//! `["frontend-base","cart-pr-1",{"redis":"db-base"}]`.
+//! `["frontend-base","cart-pr-1",{"redis":"db-base"}]`, or what a database has: `["a-base",{"mariadb":["thing"]}]`.
+
+mod mariadb;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -35,6 +37,9 @@ pub struct Args {
     /// The redis to ask for its key `who`, if any
     #[arg(long)]
     redis: Option<SocketAddr>,
+    /// The MariaDB to ask what it has, and to add to if the request is `add THING`, if any
+    #[arg(long)]
+    mariadb: Option<SocketAddr>,
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -51,6 +56,9 @@ fn serve(args: &Args, mut stream: &TcpStream) -> Result<()> {
     }
     if let Some(redis) = args.redis {
         path.push(json!({ "redis": ask_redis(redis, &request.context)? }));
+    }
+    if let Some(database) = args.mariadb {
+        path.push(json!({ "mariadb": mariadb::ask(database, &request.context, &request.line)? }));
     }
     let answer = Value::from(path).to_string() + "\n";
     stream.write_all(answer.as_bytes()).context("answering")

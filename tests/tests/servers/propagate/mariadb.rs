@@ -20,9 +20,11 @@ fn a_server_that_speaks_first_gets_its_header_from_the_relay() -> Result {
     require!("mariadbd", "mariadb-install-db", "mariadb");
     let policy = Policy { speaks_first: "server", ..Policy::of("propagate") };
     let scene = Scene::with("propagate-mariadb", PORT, policy)?;
-    let template = install(&scene)?;
-    let _servers =
-        [serve(&scene, &template, &scene.base, "base")?, serve(&scene, &template, &scene.variant, ENV)?];
+    let template = install(&scene.cluster, &scene.stranger)?;
+    let _servers = [
+        serve(&scene.cluster, &template, &scene.base, "base")?,
+        serve(&scene.cluster, &template, &scene.variant, ENV)?,
+    ];
     let it = Propagate::new(scene, mariadb::PORT)?;
     let large = "picop".repeat(800_000);
     let mut connections = 0;
