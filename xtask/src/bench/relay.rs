@@ -291,6 +291,7 @@ fn alternate(
     let mut random = Random::new(1);
     let mut order: Vec<_> =
         variants.iter().copied().flat_map(|v| kinds.iter().map(move |k| (v, *k))).collect();
+    order.retain(|(variant, kind)| variant.does(*kind));
     let mut series: Vec<_> =
         order.iter().map(|(variant, kind)| (*variant, *kind, Series::default())).collect();
     for round in 0..warm_up + rounds {

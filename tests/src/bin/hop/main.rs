@@ -4,6 +4,7 @@
 mod asks;
 mod bench_client;
 mod bench_codec;
+mod bench_relay;
 mod bench_server;
 mod bench_wire;
 mod blob;
@@ -53,6 +54,8 @@ enum Hop {
     BenchClient(bench_client::Args),
     /// Reads and writes headers, again and again
     BenchCodec(bench_codec::Args),
+    /// Passes the benchmarks' connections on, as cheaply as it can be done
+    BenchRelay(bench_relay::Args),
     /// Serves the benchmarks' connections
     BenchServer(bench_server::Args),
     /// Makes the soak's connections, each of which it checks
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         Hop::Load(args) => load::run(&args),
         Hop::BenchClient(args) => bench_client::run(&args),
         Hop::BenchCodec(args) => bench_codec::run(&args),
+        Hop::BenchRelay(args) => bench_relay::run(&args),
         Hop::BenchServer(args) => bench_server::run(&args),
         Hop::SoakClient(args) => soak::client::run(&args),
         Hop::SoakServer(args) => soak::server::run(&args),

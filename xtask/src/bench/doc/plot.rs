@@ -166,6 +166,7 @@ impl Plot {
 /// The same one for the same thing in all plots.
 fn color(name: &str, number: usize) -> usize {
     let known = [
+        ("floor", 6),
         ("none", 0),
         ("apart", 0),
         ("direct", 2),

@@ -197,7 +197,7 @@ impl Entry {
             transfers: Vec::new(),
             memory,
         };
-        for kind in results.kinds() {
+        for kind in results.kinds().into_iter().filter(|kind| variant.does(*kind)) {
             let (own, none) = (results.series(variant, kind)?, results.series(Variant::None, kind)?);
             match kind {
                 Kind::Connections { clients, .. } => {

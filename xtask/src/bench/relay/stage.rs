@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, leftovers_of, wait_until};
+use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, Proc, leftovers_of, wait_until};
 
 use super::super::cpu;
 use super::super::load::{self, Client, Place, Serve, Served, Server, Way};
@@ -57,6 +57,7 @@ pub struct Stage {
     client: Client,
     server: Server,
     peers: Vec<Peer>,
+    floor: Option<Proc>,
     agent: Option<Agent>,
     ways: Vec<(Variant, Way)>,
     /// Connections made by each.
@@ -81,7 +82,7 @@ impl Stage {
         for (variant, number) in plan.variants.iter().copied().zip(0..) {
             let to = if variant.is_picop() {
                 SocketAddr::new(cluster.service_addr4().into(), SERVICE_PORT)
-            } else if variant.is_peer() {
+            } else if variant.listens() {
                 SocketAddr::new(Ipv4Addr::LOCALHOST.into(), FIRST_LISTEN + number)
             } else {
                 server_pod.at4(FIRST_PORT + number)
@@ -108,9 +109,19 @@ impl Stage {
             Server::start(&cluster, &server_pod, place(cpus.saturating_sub(2)), Serve::Many, &listeners)?;
         let client = Client::start(&cluster, &client_pod, place(cpus - 1))?;
         let made = ways.iter().map(|(variant, _)| (*variant, 0)).collect();
-        let mut stage =
-            Self { client, server, peers: Vec::new(), agent: None, ways, made, client_pod, cluster };
+        let mut stage = Self {
+            client,
+            server,
+            peers: Vec::new(),
+            floor: None,
+            agent: None,
+            ways,
+            made,
+            client_pod,
+            cluster,
+        };
         stage.start_peers(plan, &server_pod)?;
+        stage.start_floor(&server_pod)?;
         stage.start_agent(plan, &server_pod, node)?;
         stage.check_control()?;
         Ok(stage)
@@ -129,6 +140,14 @@ impl Stage {
                 plan.descriptors,
             )?;
             self.peers.push(peer);
+        }
+        Ok(())
+    }
+
+    fn start_floor(&mut self, server: &Pod) -> Result<()> {
+        if let Some((_, way)) = self.ways.iter().find(|(variant, _)| *variant == Variant::Floor) {
+            let to = server.at4(way.port).to_string();
+            self.floor = Some(self.client_pod.serve("bench-relay", way.to, ["--to", &to])?);
         }
         Ok(())
     }
@@ -198,6 +217,9 @@ impl Stage {
         if variant.is_picop() {
             return cpu::family(self.agent.as_ref().context("picop does not run")?.pid());
         }
+        if let (Variant::Floor, Some(floor)) = (variant, &self.floor) {
+            return cpu::family(floor.pid());
+        }
         match self.peers.iter().find(|peer| peer.variant == variant) {
             Some(peer) => cpu::family(peer.running.proc.pid()),
             None => Ok(Vec::new()),
@@ -235,9 +257,9 @@ impl Stage {
 
     /// Removes everything, and makes sure of it.
     pub fn remove(self) -> Result<()> {
-        let Self { client, server, peers, agent, cluster, .. } = self;
+        let Self { client, server, peers, floor, agent, cluster, .. } = self;
         let id = cluster.id();
-        drop((client, server, peers));
+        drop((client, server, peers, floor));
         if let Some(agent) = agent {
             let status = agent.stop()?;
             ensure!(status.success(), "picop ended badly when asked to stop: {status}");

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 
+use super::turn::Kind;
+
 /// A way for a connection to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
@@ -21,11 +23,14 @@ pub enum Variant {
     HaproxySplice,
     /// Envoy's `tcp_proxy`.
     Envoy,
+    /// A program that accepts, connects, passes on and closes, and nothing else: what no proxy can do without. Not a peer: nobody
+    /// could use it.
+    Floor,
 }
 
 impl Variant {
     /// All of them, the yardstick first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::None,
         Self::NoneAgain,
         Self::Relay,
@@ -34,6 +39,7 @@ impl Variant {
         Self::Haproxy,
         Self::HaproxySplice,
         Self::Envoy,
+        Self::Floor,
     ];
 
     /// As in the report.
@@ -47,6 +53,7 @@ impl Variant {
             Self::Haproxy => "haproxy",
             Self::HaproxySplice => "haproxy-splice",
             Self::Envoy => "envoy",
+            Self::Floor => "relay-floor",
         }
     }
 
@@ -58,6 +65,16 @@ impl Variant {
     /// Whether it is one of those that picop is compared with.
     pub fn is_peer(self) -> bool {
         matches!(self, Self::NginxStream | Self::Haproxy | Self::HaproxySplice | Self::Envoy)
+    }
+
+    /// Whether it is a program of its own between client and server.
+    pub fn listens(self) -> bool {
+        self.is_peer() || self == Self::Floor
+    }
+
+    /// Whether it can do that. The floor holds nothing back, so that it carries no streams.
+    pub fn does(self, kind: Kind) -> bool {
+        self != Self::Floor || matches!(kind, Kind::Connections { .. } | Kind::Requests { .. })
     }
 
     /// What `graft` of its service says, where picop knows that key.
@@ -100,7 +117,8 @@ mod tests {
     fn every_variant_is_the_yardstick_or_picop_or_a_peer() {
         for variant in Variant::ALL {
             let direct = matches!(variant, Variant::None | Variant::NoneAgain);
-            assert_eq!(1, u8::from(direct) + u8::from(variant.is_picop()) + u8::from(variant.is_peer()));
+            let between = u8::from(variant.is_picop()) + u8::from(variant.listens());
+            assert_eq!(1, u8::from(direct) + between);
             assert_eq!(variant.graft().is_some(), variant.is_picop());
         }
     }

@@ -194,8 +194,13 @@ impl Report {
                     let figures =
                         peers.map(|peer| (peer.variant, of(&peer.conns[at].1))).filter(|(_, us)| *us > 0.0);
                     let Some((best, figure)) = figures.min_by(|a, b| a.1.total_cmp(&b.1)) else { continue };
+                    let floor = self.entries.iter().find(|entry| entry.variant == Variant::Floor);
+                    let least = floor.map(|floor| of(&floor.conns[at].1)).filter(|us| *us > 0.0);
+                    let least = least.map_or_else(String::new, |us| {
+                        format!("; the least there can be: {us:.1} us, {:.2}", us / figure)
+                    });
                     lines.push(format!(
-                        "{} at {clients}: {what} {:.1} us, {:.2} of the best peer's ({}: {figure:.1} us); target 0.8",
+                        "{} at {clients}: {what} {:.1} us, {:.2} of the best peer's ({}: {figure:.1} us); target 0.8{least}",
                         entry.variant.name(),
                         of(own),
                         of(own) / figure,
