@@ -83,8 +83,9 @@ impl Lanes {
         };
         self.server.begin(number, &format!("--listen {} {}", listener(lane), plan.args(false, watchdog)))?;
         self.client.begin(number, &format!("--to {to} {}", plan.args(true, watchdog)))?;
-        let client = self.client.end(number, patience * 3)?;
-        let server = self.server.end(number, patience * 3)?;
+        let ends = patience * 3 + plan.slowness();
+        let client = self.client.end(number, ends)?;
+        let server = self.server.end(number, ends)?;
         let local = client.local.with_context(|| format!("the client has no connection: {client:?}"))?;
         let key = (local.ip().to_canonical().is_ipv6(), local.port());
         let access = wait_until("the agent's line", patience, || {

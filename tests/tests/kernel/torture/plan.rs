@@ -1,6 +1,7 @@
 //! What one connection does: decided by a seed alone, so that a failure can be had again.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use testbed::stream::Dice;
 
@@ -132,6 +133,18 @@ impl Plan {
         }
         plan.server.finish = "late";
         plan
+    }
+
+    /// How long the run may take beyond what others may: TCP's own slowness. Over loopback, where segments are as long as half
+    /// the largest window seen, a receive buffer of some thousand bytes may end with a window a few bytes shorter than that; the
+    /// sender then waits for its persist timer (6.18: 200 ms) each time, for one window of bytes.
+    pub fn slowness(&self) -> Duration {
+        let of = |sender: &End, receiver: &End| {
+            let window = u64::try_from(receiver.rcvbuf / 2).unwrap_or(u64::MAX);
+            let windows = sender.send.checked_div(window).unwrap_or(0);
+            Duration::from_millis(windows * 250)
+        };
+        of(&self.client, &self.server) + of(&self.server, &self.client)
     }
 
     /// Arguments of `hop stream`, of the client or of the server.

@@ -197,7 +197,7 @@ impl Report {
                     let floor = self.entries.iter().find(|entry| entry.variant == Variant::Floor);
                     let least = floor.map(|floor| of(&floor.conns[at].1)).filter(|us| *us > 0.0);
                     let least = least.map_or_else(String::new, |us| {
-                        format!("; the least there can be: {us:.1} us, {:.2}", us / figure)
+                        format!("; a program that does nothing but pass on: {us:.1} us, {:.2}", us / figure)
                     });
                     lines.push(format!(
                         "{} at {clients}: {what} {:.1} us, {:.2} of the best peer's ({}: {figure:.1} us); target 0.8{least}",
