@@ -3,6 +3,7 @@
 //!
 //! It knows the kinds that picop reads and writes, and keeps them in memory. It listens on loopback, on a port of its own.
 
+mod discovery;
 mod http;
 mod kinds;
 mod layout;
@@ -22,6 +23,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch as watched};
 
+pub use self::discovery::Definition;
 pub use self::kinds::Kind;
 pub use self::layout::Layout;
 use self::store::Store;
@@ -30,10 +32,13 @@ use self::store::Store;
 const TOKEN: &str = "the-double's-token";
 
 /// How a server fails its clients.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Every request is answered 401.
     pub unauthorized: bool,
+    /// Nobody has to show a token. kubectl shows none to a server without TLS.
+    pub anonymous: bool,
     /// Every request is answered 403.
     pub forbidden: bool,
     /// Answers, and each line of a watch, are put off by as much.
@@ -63,6 +68,8 @@ struct Shared {
     there: watched::Sender<bool>,
     /// Whether custom kinds are installed.
     definitions: AtomicBool,
+    /// Further kinds, of which there is no object.
+    more: Mutex<Vec<Definition>>,
     requests: Mutex<Vec<String>>,
     bookmark_every: Duration,
 }
@@ -91,6 +98,7 @@ impl ApiServer {
             newest: watched::Sender::new(0),
             there: watched::Sender::new(true),
             definitions: AtomicBool::new(true),
+            more: Mutex::default(),
             requests: Mutex::default(),
             bookmark_every: Duration::from_millis(500),
         });
@@ -199,6 +207,17 @@ impl ApiServer {
     /// Whether picop's kinds are installed.
     pub fn set_definitions(&self, installed: bool) {
         self.shared.definitions.store(installed, Ordering::Relaxed);
+    }
+
+    /// Whether it has objects of a kind, or could have.
+    pub fn knows(api_version: &str, kind: &str) -> bool {
+        let named = json!({"apiVersion": api_version, "kind": kind});
+        Kind::of(&named).is_some()
+    }
+
+    /// Says that there are these kinds too. They have no objects, and take none.
+    pub fn define(&self, more: impl IntoIterator<Item = Definition>) {
+        self.shared.more.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
     }
 
     /// The requests so far: method and path with query.

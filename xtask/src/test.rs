@@ -6,7 +6,7 @@ mod report;
 
 use crate::build::{self, Executable, Programs};
 use crate::setup::{self, Purpose};
-use crate::{build_ebpf, exec, lint, vm, workspace};
+use crate::{build_ebpf, exec, lint, manifests, vm, workspace};
 use anyhow::{Context, Result, bail};
 use libtest::Tally;
 use privilege::Privilege;
@@ -52,6 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
         report.layer("lints, eBPF", || {
             lint::clippy_ebpf().map(|skipped| skipped.map_or(Done::Checked, Done::Skipped))
         });
+    }
+    if run.filter.is_none() {
+        report.layer("manifests", || manifests::check().map(|()| Done::Checked));
     }
     report.layer("host tests", || run.host());
     run.end_to_end(&mut report);

@@ -6,7 +6,7 @@ mod probe;
 mod rules;
 mod what_if;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use picop_common::{
     connect::{self, Decision as KernelDecision},
@@ -58,6 +58,9 @@ pub struct Explanation {
     pub header: String,
     /// Where it would go, most likely first.
     pub backends: Vec<Candidate>,
+    /// That it waits: connected to the agent, and to nobody else yet.
+    #[serde(default)]
+    pub waits: Option<Waiting>,
     /// What would make it go another way.
     pub otherwise: Vec<Otherwise>,
     /// What cannot be known beforehand, or was not taken into account.
@@ -88,6 +91,17 @@ pub struct Candidate {
     pub share: f64,
     /// It did not take a connection a moment ago, and is passed over where there are others.
     pub passed_over: bool,
+}
+
+/// How a connection waits for its variant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// For so many milliseconds at most.
+    pub at_most_ms: u64,
+    /// Who says for how long: `the service`, or `--variant-wait`.
+    pub of: String,
+    /// What ends it, and where the connection goes then.
+    pub ends: Vec<String>,
 }
 
 /// A change, and what it would lead to.
@@ -125,16 +139,17 @@ pub fn answer(state: &State, query: &Query) -> Result<Explanation, ApiError> {
     };
     let spec = workload.as_ref().map(|managed| managed.spec.load_full());
     let name = workload.as_ref().map_or("(none)", |managed| &managed.name);
-    Ok(explained(&probe, name, spec.as_deref(), &table, named.as_ref()))
+    Ok(explained(&probe, name, spec.as_deref(), &table, named.as_ref(), state.args.variant_wait))
 }
 
-/// The same of what is known already: pure.
+/// The same of what is known already: pure. `variant_wait` is how long connections wait whose service says nothing of that.
 pub fn explained(
     probe: &Probe<'_>,
     name: &str,
     spec: Option<&WorkloadSpec>,
     table: &RouteTable,
     named: Option<&EnvId>,
+    variant_wait: Duration,
 ) -> Explanation {
     let (decision, tried) = probe.decide();
     let destination = SocketAddr::from(probe.destination);
@@ -152,6 +167,7 @@ pub fn explained(
         reason: reason.as_str().to_owned(),
         header: "none".to_owned(),
         backends: Vec::new(),
+        waits: None,
         otherwise: what_if::changes(probe, table, &decision),
         notes: Vec::new(),
         routes_version: table.version(),
@@ -166,6 +182,9 @@ pub fn explained(
         }
         KernelDecision::Relay { .. } => {
             relayed(&mut answer, &mut rules, spec, table, destination, named);
+            if answer.reason == route::Reason::VariantEmptyWaits.as_str() {
+                answer.waits = Some(waiting(&answer, table, destination, variant_wait));
+            }
         }
     }
     if answer.env_source.is_empty() {
@@ -217,6 +236,7 @@ fn relayed(
     let known = from_header.is_some() || spec.is_some_and(|spec| spec.own.as_ref().is_some_and(has_words));
     answer.header = told(known && decision.header == HeaderPolicy::Propagate, known);
     match &decision.backends {
+        Backends::Refused if decision.reason == route::Reason::VariantEmptyWaits => {}
         Backends::Refused => {
             answer
                 .notes
@@ -235,6 +255,34 @@ fn relayed(
                 .collect();
             answer.backends.sort_by(|a, b| b.share.total_cmp(&a.share));
         }
+    }
+}
+
+/// That a connection waits, for how long, and what ends that.
+fn waiting(
+    answer: &Explanation,
+    table: &RouteTable,
+    destination: SocketAddr,
+    otherwise: Duration,
+) -> Waiting {
+    let service = table.service_at(&destination);
+    let own = service.and_then(|service| service.timeouts.variant_wait);
+    let name = service.map_or_else(|| destination.to_string(), |service| service.name.clone());
+    let environment = answer.environment.as_deref().unwrap_or("none");
+    Waiting {
+        at_most_ms: own.unwrap_or(otherwise).as_millis().try_into().unwrap_or(u64::MAX),
+        of: if own.is_some() { "the service" } else { "--variant-wait" }.to_owned(),
+        ends: vec![
+            format!(
+                "the variant of {name} in {environment} gets an endpoint that takes connections: to that endpoint"
+            ),
+            format!(
+                "{name} has no variant in {environment} any more, or its fallback is `base`: to the base"
+            ),
+            "its fallback is `refuse`: reset".to_owned(),
+            "the client goes away".to_owned(),
+            "the time is over: reset".to_owned(),
+        ],
     }
 }
 

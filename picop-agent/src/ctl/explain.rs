@@ -1,6 +1,6 @@
 //! `picop explain`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::Result;
 
@@ -40,6 +40,7 @@ fn render(it: &Explanation, colours: bool) -> String {
     line(String::new());
     let way = match it.path.as_str() {
         "passthrough" => "left alone",
+        "relay" if it.waits.is_some() => "waits at the agent",
         other => other,
     };
     line(format!("{bold}{way}{off}: {}", reason(it)));
@@ -50,6 +51,11 @@ fn render(it: &Explanation, colours: bool) -> String {
     }
     if it.backends.len() > BACKENDS {
         line(format!("and {} more backends", it.backends.len() - BACKENDS));
+    }
+    if let Some(waits) = &it.waits {
+        let time = Duration::from_millis(waits.at_most_ms);
+        line(format!("waits: {time:?} at most ({}), from when its environment is known, until:", waits.of));
+        waits.ends.iter().for_each(|end| line(format!("  {end}")));
     }
     for note in &it.notes {
         line(format!("note: {note}"));

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
+use super::discovery;
 use super::path::{Named, Query, Selector, parse};
 use super::store::Refused;
 use super::watch::Watch;
@@ -68,11 +69,16 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         tokio::time::sleep(pause).await;
     }
     let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if faults.unauthorized || token != Some(&format!("Bearer {TOKEN}")) {
+    let known = faults.anonymous || token == Some(&format!("Bearer {TOKEN}"));
+    if faults.unauthorized || !known {
         return Ok(refuse(401, "Unauthorized", "Unauthorized"));
     }
     if faults.forbidden {
         return Ok(refuse(403, "Forbidden", "the double forbids everything"));
+    }
+    let more = shared.more.lock().map(|more| more.clone()).unwrap_or_default();
+    if let Some(found) = discovery::answer(uri.path(), &more).filter(|_| method == Method::GET) {
+        return Ok(json_answer(200, &found));
     }
     let unknown = || refuse(404, "NotFound", "the server could not find the requested resource");
     let Some(named) = parse(uri.path()) else { return Ok(unknown()) };

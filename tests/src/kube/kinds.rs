@@ -26,7 +26,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,

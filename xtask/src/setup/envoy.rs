@@ -47,6 +47,6 @@ pub fn ensure() -> Result<PathBuf> {
     Ok(program())
 }
 
-fn has_pip(python: &std::path::Path) -> bool {
+pub(super) fn has_pip(python: &std::path::Path) -> bool {
     exec::capture(Command::new(python).args(["-m", "pip", "--version"])).is_ok()
 }

@@ -18,6 +18,7 @@ use crate::{
     },
 };
 
+const WAIT: Duration = Duration::from_secs(30);
 const NAMES: [&str; 4] = ["pr-1", "pr-2", "pr-3", "unheard-of"];
 
 fn env(name: &str) -> EnvId {
@@ -46,12 +47,13 @@ fn endpoints() -> impl Strategy<Value = Endpoints> {
 fn service(number: u8) -> impl Strategy<Value = Service> {
     let variants = vec((select(&NAMES[..3]), endpoints()), 0..3);
     let base = option::of(endpoints());
-    (variants, base, any::<(bool, bool, bool)>()).prop_map(
-        move |(variants, base, (propagate, refuse, first))| Service {
+    let fallback = select(&[Fallback::Base, Fallback::Refuse, Fallback::Wait][..]);
+    (variants, base, fallback, any::<(bool, bool)>()).prop_map(
+        move |(variants, base, fallback, (propagate, first))| Service {
             variants: variants.into_iter().map(|(name, it)| (env(name), it)).collect(),
             base: base.map_or(Base::Itself, Base::Endpoints),
             header: if propagate { HeaderPolicy::Propagate } else { HeaderPolicy::Strip },
-            fallback: if refuse { Fallback::Refuse } else { Fallback::Base },
+            fallback,
             speaks_first: if first { SpeaksFirst::Server } else { SpeaksFirst::Client },
             ..Service::new(
                 format!("service-{number}"),
@@ -171,7 +173,7 @@ proptest! {
             tried: None,
         };
         let named = named.map(env);
-        let said = explained(&probe, "one", spec.as_ref(), &table, named.as_ref());
+        let said = explained(&probe, "one", spec.as_ref(), &table, named.as_ref(), WAIT);
         let done = decide(&Hook { probe: &probe, dice: Cell::new(dice) });
 
         // Endpoints of both families: which one is drawn decides about the path. None of the table's groups has both.
@@ -203,6 +205,8 @@ proptest! {
                 prop_assert!(to.iter().all(|to| backends.contains(&to.to_string())));
             }
         }
+        let waits = said.path == "relay" && said.reason == "variant_empty_waits";
+        prop_assert_eq!(said.waits.as_ref().map(|it| it.at_most_ms), waits.then_some(WAIT.as_millis().try_into().unwrap()));
         let shares: f64 = said.backends.iter().map(|it| it.share).sum();
         prop_assert!(said.backends.is_empty() || (shares - 1.0).abs() < 1e-6, "{}", shares);
     }

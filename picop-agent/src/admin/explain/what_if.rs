@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use picop_common::{
-    connect::{Decision, HEARTBEAT_STALE_NS},
+    connect::{Decision, HEARTBEAT_STALE_NS, Reason},
     maps::{AGENT_FULL, WORKLOAD_BYPASS, WORKLOAD_RELAY},
     route::{BASE, environment_key},
 };
@@ -71,6 +71,7 @@ fn outcome(decision: &Decision) -> String {
     match decision {
         Decision::Pass(_) => format!("left alone ({why})"),
         Decision::Refuse(_) => format!("refused ({why})"),
+        Decision::Relay { reason: Reason::RelayWait, .. } => format!("waits at the agent ({why})"),
         Decision::Relay { .. } => format!("relayed ({why})"),
         Decision::Direct { to, watch: true, .. } => {
             format!("direct, to {} or another of its group ({why})", SocketAddr::from(*to))

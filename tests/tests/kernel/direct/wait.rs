@@ -1,8 +1,9 @@
 //! A variant that has nothing ready yet, and connections that wait for it.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use testbed::{Asked, Talker, require_privilege, wait_until};
+use testbed::{Asked, Talker, picop_bin, require_privilege, wait_until};
 
 use super::AUTO;
 use crate::common::{
@@ -59,6 +60,19 @@ fn who_has_waited_in_vain_is_refused() -> Result {
     let settings = format!("fallback: wait, {}, {}", base(&[main.at]), variants(&[("pr-1", &[])]));
     let routes = Routes::new().service("cart", &[vip], &settings).workload(scene.workload(AUTO));
     let agent = scene.agent(&routes, &["--variant-wait", &format!("{}ms", WAIT.as_millis())])?;
+    let (to, from) = (vip.to_string(), scene.client.cgroup_path_rel());
+    let said = Command::new(picop_bin()?)
+        .args(["explain", "--to", &to, "--from", from])
+        .env("PICOP_ADMIN_SOCKET", agent.admin_socket())
+        .output()?;
+    let said = String::from_utf8(said.stdout)?;
+    for words in [
+        "waits at the agent: relay_wait, then variant_empty_waits",
+        "waits: 800ms at most (--variant-wait)",
+        "the variant of cart in pr-1 gets an endpoint",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
     let talker = Talker::in_pod(&scene.client)?;
     let start = Instant::now();
     expect_reset(&talker.open(vip)?.receive(1)?);
