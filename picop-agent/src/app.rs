@@ -69,8 +69,9 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
     let routes = RouteHandle::new();
     let reload = Arc::new(Notify::new());
     let (used_tx, used_rx) = watch::channel(Used::new());
+    let (translation_tx, translation_rx) = watch::channel(false);
     let source = tokio::select! {
-        source = Opened::open(args.source.origin(used_rx), routes.clone()) => source?,
+        source = Opened::open(args.source.origin(used_rx, translation_rx), routes.clone()) => source?,
         // A cluster that does not answer is waited for.
         () = stop.requested(&reload) => return Ok(()),
     };
@@ -88,7 +89,14 @@ pub async fn run(args: RunArgs, logs: LogControl) -> Result<()> {
 
     let agent =
         Agent { args, mount, root, own, routes, reload, maps: Arc::new(maps), netns, pins, hub, logs, tcp };
-    agent.serve(source, used_tx, attached, told, &mut stop).await
+    agent.serve(source, Told { used: used_tx, translation: translation_tx }, attached, told, &mut stop).await
+}
+
+/// What sources are told of the node.
+struct Told {
+    used: watch::Sender<Used>,
+    /// Whether another program may rewrite connects before ours see them.
+    translation: watch::Sender<bool>,
 }
 
 /// The parts that live as long as the agent.
@@ -112,7 +120,7 @@ impl Agent {
     async fn serve(
         mut self,
         source: Opened,
-        used: watch::Sender<Used>,
+        sources: Told,
         mut attached: Attached,
         told: RingBuf<MapData>,
         stop: &mut Stop,
@@ -173,17 +181,15 @@ impl Agent {
         let (settled_tx, settled_rx) = watch::channel(false);
         let logging = tokio::spawn(self.logging(own_programs.clone()));
         let counting = tokio::spawn(steady::make_room(Arc::clone(&self.maps), self.routes.clone()));
-        let using =
-            tokio::spawn(used::note(Arc::clone(&self.maps), self.routes.clone(), self.hub.clone(), used));
-        let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
-        let upkeep = tokio::spawn(upkeep::run(
+        let using = tokio::spawn(used::note(
             Arc::clone(&self.maps),
-            self.root.clone(),
-            own_programs,
-            self.always(),
-            canary_rx.clone(),
-            settled_tx,
+            self.routes.clone(),
+            self.hub.clone(),
+            sources.used,
         ));
+        let watching = tokio::spawn(source.run(Arc::clone(&self.reload)));
+        let tell = upkeep::Tell { settled: settled_tx, translation: sources.translation };
+        let upkeep = tokio::spawn(self.upkeep(own_programs, canary_rx.clone(), tell));
 
         let result = {
             let watch = canary.run(canary_tx);
@@ -232,6 +238,15 @@ impl Agent {
                 logs::forward(programs).await;
             }
         }
+    }
+
+    fn upkeep(
+        &self,
+        programs: Vec<u32>,
+        canary: watch::Receiver<Report>,
+        tell: upkeep::Tell,
+    ) -> impl Future<Output = ()> + use<> {
+        upkeep::run(Arc::clone(&self.maps), self.root.clone(), programs, self.always(), canary, tell)
     }
 
     fn always(&self) -> upkeep::Always {

@@ -274,14 +274,16 @@ pub struct SourceArgs {
 impl SourceArgs {
     /// Which it is. clap has seen to it that one is.
     ///
-    /// `used` is what a source that wants to know is told of environments' use.
-    pub fn origin(&self, used: watch::Receiver<Used>) -> Origin {
+    /// `used` is what a source that wants to know is told of environments' use, `translation` of programs that come before
+    /// picop's.
+    pub fn origin(&self, used: watch::Receiver<Used>, translation: watch::Receiver<bool>) -> Origin {
         match &self.routes {
             Some(file) => self.controller.origin(file),
             None => Origin::Kubernetes(Options {
                 kubeconfig: self.kubeconfig.clone(),
                 node: self.node_name.clone().unwrap_or_default(),
                 lease_namespace: self.lease_namespace.clone(),
+                translation,
                 used,
             }),
         }

@@ -10,8 +10,8 @@ use crate::{
         WORKLOAD_HEADER, WORKLOAD_RELAY, Workload,
     },
     route::{
-        BASE, REVERSE, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROOF, ROUTE_PROPAGATE,
-        ROUTE_REFUSE, ROUTE_SERVER_FIRST, ROUTE_WAIT, Route, RouteKey,
+        BASE, REVERSE, ROUTE_BY_CLIENT, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROOF,
+        ROUTE_PROPAGATE, ROUTE_REFUSE, ROUTE_SERVER_FIRST, ROUTE_WAIT, Route, RouteKey, client_slot,
     },
 };
 
@@ -129,11 +129,13 @@ pub fn decide(facts: &impl Facts) -> Decision {
         Ok(variant) => (variant, workload.environment, Reason::Variant),
         Err(Reason::VariantEmptyRefused) => return Decision::Refuse(Reason::VariantEmptyRefused),
         Err(Reason::RelayWait) => {
-            return match relay(facts, &workload, &service, destination, Reason::RelayWait) {
-                waits @ Decision::Relay { .. } => waits,
-                // Whoever would rather wait than reach the base does not want it now.
-                _ => Decision::Refuse(Reason::VariantEmptyRefused),
-            };
+            let waits = relay(facts, &workload, &service, destination, Reason::RelayWait);
+            if matches!(waits, Decision::Relay { .. }) {
+                return waits;
+            }
+            // Whoever would rather wait than reach the base does not want it now.
+            facts.tried(Reason::VariantEmptyRefused, true);
+            return Decision::Refuse(Reason::VariantEmptyRefused);
         }
         Err(why) => (service, BASE, why),
     };
@@ -165,7 +167,7 @@ pub fn decide(facts: &impl Facts) -> Decision {
     if facts.tried(Reason::BaseEmpty, group.count == 0) {
         return Decision::Refuse(Reason::BaseEmpty);
     }
-    let to = endpoint(facts, &group, environment, address);
+    let to = endpoint(facts, &group, environment, address, workload.id);
     if facts.tried(Reason::RelayFamily, to.ip.is_v4() != destination.ip.is_v4()) {
         // A v6-only socket cannot reach a v4 endpoint, a v4 one no v6 endpoint; the agent can.
         return relay(facts, &workload, &service, destination, Reason::RelayFamily);
@@ -222,12 +224,15 @@ fn variant(
 /// drawn: what is known may be wrong, and refusing surely is.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "see decide")]
-fn endpoint(facts: &impl Facts, group: &Route, environment: u64, address: Endpoint) -> Endpoint {
+fn endpoint(facts: &impl Facts, group: &Route, environment: u64, address: Endpoint, client: u64) -> Endpoint {
     let count = u32::from(group.count);
     if count == 1 {
         return group.endpoint;
     }
     let group = Group { facts, entry: group, environment, address };
+    if group.entry.flags & ROUTE_BY_CLIENT != 0 {
+        return group.of_client(client);
+    }
     let (drawn, first) = group.draw();
     if !facts.is_unhealthy(&first) {
         return first;
@@ -273,6 +278,23 @@ struct Group<'a, F> {
 }
 
 impl<F: Facts> Group<'_, F> {
+    /// The endpoint of a client's slot; if that is known not to work, the one that the slot's clients try next, unless that
+    /// is known of it too.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "see decide")]
+    fn of_client(&self, client: u64) -> Endpoint {
+        let slot = client_slot(client, u32::from(self.entry.count));
+        let own = if slot == 0 { Some(*self.entry) } else { self.entry_at(slot) };
+        let Some(own) = own else { return self.entry.endpoint };
+        if self.facts.is_unhealthy(&own.endpoint) {
+            let next = self.at(u32::from(own.alias));
+            if !self.facts.is_unhealthy(&next) {
+                return next;
+            }
+        }
+        own.endpoint
+    }
+
     /// A slot and its endpoint, by weight: [`route`](crate::route) says how.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "see decide")]

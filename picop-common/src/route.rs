@@ -18,6 +18,11 @@
 //! alias method: Vose, <https://doi.org/10.1109/32.92917>). So a connection looks at one entry besides slot 0, at two if
 //! that one passes it on, and leaving out the heaviest endpoint leaves the shares of the others among each other as they
 //! are.
+//!
+//! # Clients that stay
+//!
+//! A group [by client](ROUTE_BY_CLIENT) has more slots than endpoints, and nothing is drawn: which slot is a client's follows
+//! from its id, and which endpoint a slot has is settled where the table is made.
 
 use crate::addr::Endpoint;
 
@@ -58,7 +63,8 @@ pub struct Route {
     /// Of slot 0: how many of 2^32 connections are for its endpoint, where there are others. Of the others: how many of
     /// 2^32 that drew this slot are for its endpoint; the rest goes to `alias`.
     pub share: u32,
-    /// Of the slots after 0: the slot, also after 0, that gets the rest. A slot with no rest has its own number.
+    /// Of the slots after 0: the slot, also after 0, that gets the rest. A slot with no rest has its own number. In a group
+    /// [by client](ROUTE_BY_CLIENT), of all slots: the one whose endpoint this slot's clients try next.
     pub alias: u16,
     /// Always zero.
     pub pad: u16,
@@ -81,6 +87,10 @@ pub const ROUTE_GRAFT_NEVER: u16 = 64;
 /// [`Route::flags`]: a connection whose variant has no endpoint waits at the agent until it has one.
 pub const ROUTE_WAIT: u16 = 128;
 
+/// [`Route::flags`], of the first slot of any group: a client belongs to one slot ([`client_slot`]), and that slot's endpoint is
+/// its. Several slots have the same one.
+pub const ROUTE_BY_CLIENT: u16 = 256;
+
 const _: () = assert!(size_of::<RouteKey>() == 32);
 const _: () = assert!(size_of::<Route>() == 32);
 
@@ -101,6 +111,17 @@ pub const fn environment_tag(key: u64) -> u32 {
         (_, 0) => 1,
         (_, low) => low,
     }
+}
+
+/// Which of `slots` a client belongs to: the same wherever it is asked for, and even over clients.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a BPF call is dearer")]
+pub const fn client_slot(client: u64, slots: u32) -> u32 {
+    // Ids of cgroups are near each other; `SplitMix64`'s last steps part them.
+    let mut mixed = client.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (((mixed >> 32) * slots as u64) >> 32) as u32
 }
 
 /// Key of a header in the map of headers: 48 bits of its hash, and its length ([`header_len`]), so that who wants to know no

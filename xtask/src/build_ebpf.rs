@@ -71,8 +71,12 @@ fn build(toolchain: &Toolchain) -> Result<()> {
 }
 
 /// Objects that no agent loads, by what they are built as: for tests, and for a benchmark.
-fn besides() -> [(&'static str, PathBuf); 2] {
-    [("naive", workspace::naive_object()), ("floor", workspace::floor_object())]
+fn besides() -> [(&'static str, PathBuf); 3] {
+    [
+        ("naive", workspace::naive_object()),
+        ("floor", workspace::floor_object()),
+        ("translate", workspace::translate_object()),
+    ]
 }
 
 /// Compiles the workspace at `root`; returns where the object is.

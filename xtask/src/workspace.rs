@@ -25,6 +25,11 @@ pub fn naive_object() -> PathBuf {
     target().join("ebpf/naive.o")
 }
 
+/// What the tests attach beside the agent's programs, and embed.
+pub fn translate_object() -> PathBuf {
+    target().join("ebpf/translate.o")
+}
+
 /// The least that a program can do with a sockhash, for a benchmark.
 pub fn floor_object() -> PathBuf {
     target().join("ebpf/floor.o")

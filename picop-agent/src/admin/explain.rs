@@ -19,7 +19,7 @@ use super::{api::ApiError, state::State};
 use crate::{
     intercept::{heartbeat::now_ns, workloads::ManagedWorkload},
     protocol::{Context, EnvId},
-    route::{self, Backends, ContextSource, HeaderPolicy, RouteTable, WorkloadSpec},
+    route::{self, Backends, Balancing, ContextSource, HeaderPolicy, RouteTable, WorkloadSpec},
 };
 
 /// What is asked.
@@ -113,6 +113,10 @@ pub struct Otherwise {
     pub then: String,
 }
 
+/// Of several endpoints.
+const STAYS: &str =
+    "all connections of this workload get this endpoint, as long as it is there (balancing by client)";
+
 /// Answers `explain`.
 pub fn answer(state: &State, query: &Query) -> Result<Explanation, ApiError> {
     let table = state.routes.load();
@@ -158,7 +162,7 @@ pub fn explained(
     let mut answer = Explanation {
         workload: name.to_owned(),
         destination: destination.to_string(),
-        service: table.service_at(&destination).map(|service| service.name.clone()),
+        service: table.service_at(&probe.service_address().into()).map(|service| service.name.clone()),
         environment: spec.and_then(|spec| spec.environment.as_ref()).map(ToString::to_string),
         env_source: String::new(),
         rules: Vec::new(),
@@ -177,11 +181,16 @@ pub fn explained(
         KernelDecision::Refuse(_) => {}
         KernelDecision::Direct { to, header, watch, .. } => {
             answer.header = told(header != 0, answer.environment.is_some());
+            let drawn = watch && !draw::is_by_client(probe, &tried);
             answer.backends =
-                if watch { draw::candidates(probe, &tried) } else { vec![sure(SocketAddr::from(to))] };
+                if drawn { draw::candidates(probe, &tried) } else { vec![sure(SocketAddr::from(to))] };
+            if watch && !drawn {
+                answer.notes.push(STAYS.to_owned());
+            }
         }
         KernelDecision::Relay { .. } => {
-            relayed(&mut answer, &mut rules, spec, table, destination, named);
+            let client = probe.workload.map_or(0, |workload| workload.id);
+            relayed(&mut answer, &mut rules, spec, table, destination, named, client);
             if answer.reason == route::Reason::VariantEmptyWaits.as_str() {
                 answer.waits = Some(waiting(&answer, table, destination, variant_wait));
             }
@@ -209,6 +218,7 @@ fn relayed(
     table: &RouteTable,
     destination: SocketAddr,
     named: Option<&EnvId>,
+    client: u64,
 ) {
     let reads = spec.is_some_and(|spec| spec.context == ContextSource::Header);
     let from_header = named.filter(|_| reads);
@@ -243,6 +253,15 @@ fn relayed(
                 .push("a relayed connection is refused by a reset after its connect has succeeded".into());
         }
         Backends::Itself(address) => answer.backends = vec![sure(*address)],
+        backends @ Backends::Endpoints(endpoints)
+            if decision.service.as_ref().is_some_and(|service| service.balancing == Balancing::Client) =>
+        {
+            let order = backends.order(Balancing::Client, client, 0);
+            answer.backends = order.first().map(|first| sure(*first)).into_iter().collect();
+            if endpoints.serving().count() > 1 {
+                answer.notes.push(STAYS.to_owned());
+            }
+        }
         Backends::Endpoints(endpoints) => {
             let total: u64 = endpoints.serving().map(|it| u64::from(it.weight.get())).sum();
             answer.backends = endpoints
@@ -265,7 +284,7 @@ fn waiting(
     destination: SocketAddr,
     otherwise: Duration,
 ) -> Waiting {
-    let service = table.service_at(&destination);
+    let service = table.service_meant(&destination);
     let own = service.and_then(|service| service.timeouts.variant_wait);
     let name = service.map_or_else(|| destination.to_string(), |service| service.name.clone());
     let environment = answer.environment.as_deref().unwrap_or("none");

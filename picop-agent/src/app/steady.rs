@@ -57,7 +57,7 @@ pub async fn make_room(maps: Arc<Maps>, routes: RouteHandle) {
                 .chain([environment_tag(BASE)])
                 .collect();
             let is_gone = |key: &UsageKey| {
-                !known.contains(&key.environment) || table.service_at(&key.original.into()).is_none()
+                !known.contains(&key.environment) || table.service_meant(&key.original.into()).is_none()
             };
             let gone: Vec<_> = all.into_iter().map(|(key, _)| key).filter(is_gone).collect();
             maps.forget_usage(&gone)?;

@@ -2,22 +2,22 @@
 
 mod shares;
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-};
+use std::{cmp::Reverse, collections::HashMap, net::SocketAddr};
 
 use picop_common::{
     addr::Endpoint,
     route::{
-        BASE, REVERSE, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROPAGATE, ROUTE_REFUSE,
-        ROUTE_SERVER_FIRST, ROUTE_WAIT, Route, RouteKey, environment_key,
+        BASE, REVERSE, ROUTE_BY_CLIENT, ROUTE_GRAFT_ALWAYS, ROUTE_GRAFT_NEVER, ROUTE_ITSELF, ROUTE_PROPAGATE,
+        ROUTE_REFUSE, ROUTE_SERVER_FIRST, ROUTE_WAIT, Route, RouteKey, environment_key,
     },
 };
 
 use crate::{
     protocol::EnvId,
-    route::{Base, Endpoints, Fallback, GraftPolicy, HeaderPolicy, RouteTable, Service, SpeaksFirst},
+    route::{
+        Balancing, Base, Endpoints, Fallback, GraftPolicy, HeaderPolicy, RouteTable, Service, SpeaksFirst,
+        affinity,
+    },
 };
 
 /// Most endpoints of one group that direct connections are spread over, the heaviest; the relay uses all.
@@ -41,8 +41,8 @@ pub fn entries(table: &RouteTable) -> Result<Vec<(RouteKey, Route)>, KeyCollisio
     Ok(entries)
 }
 
-/// How many [`entries`] a table has, without making them; those of [`REVERSE`] are counted for every base endpoint, though
-/// some are left out.
+/// How many [`entries`] a table has, without making them; those of [`REVERSE`] are counted for every endpoint that could
+/// have one, though some are left out.
 pub fn count(table: &RouteTable) -> Result<usize, KeyCollision> {
     check_keys(table)?;
     let of = |service: &Service| -> usize {
@@ -52,9 +52,16 @@ pub fn count(table: &RouteTable) -> Result<usize, KeyCollision> {
             Base::Endpoints(endpoints) => endpoints,
         };
         let groups = || std::iter::once(base).chain(service.variants.values());
-        let at = |is_v4| -> usize { groups().map(|group| usable(is_v4, group).len().max(1)).sum() };
+        let slots = |usable: usize| match service.balancing {
+            Balancing::Client if usable > 1 => affinity::SLOTS as usize,
+            _ => usable.max(1),
+        };
+        let at = |is_v4| -> usize { groups().map(|group| slots(usable(is_v4, group).len())).sum() };
         let v4 = service.addresses.iter().filter(|address| Endpoint::from(**address).ip.is_v4()).count();
-        v4 * at(true) + (service.addresses.len() - v4) * at(false) + base.iter().len()
+        v4 * at(true)
+            + (service.addresses.len() - v4) * at(false)
+            + base.iter().len()
+            + service.translated.len()
     };
     Ok(table.services().iter().map(|service| of(service)).sum())
 }
@@ -91,12 +98,16 @@ fn service_entries(entries: &mut Vec<(RouteKey, Route)>, service: &Service, addr
         GraftPolicy::Always => ROUTE_GRAFT_ALWAYS,
         GraftPolicy::Never => ROUTE_GRAFT_NEVER,
     };
+    let mut group = |environment, endpoints: &Endpoints, flags| match service.balancing {
+        Balancing::Weighted => group(entries, environment, address, endpoints, flags),
+        Balancing::Client => group_by_client(entries, environment, address, endpoints, flags),
+    };
     match &service.base {
-        Base::Itself => group(entries, BASE, address, &Endpoints::default(), flags | ROUTE_ITSELF),
-        Base::Endpoints(endpoints) => group(entries, BASE, address, endpoints, flags),
+        Base::Itself => group(BASE, &Endpoints::default(), flags | ROUTE_ITSELF),
+        Base::Endpoints(endpoints) => group(BASE, endpoints, flags),
     }
     for (environment, endpoints) in &service.variants {
-        group(entries, environment_key(environment.as_str().as_bytes()), address, endpoints, 0);
+        group(environment_key(environment.as_str().as_bytes()), endpoints, 0);
     }
 }
 
@@ -143,29 +154,48 @@ fn group(
     }
 }
 
-/// From base endpoints, drained or not, back to the service whose they are; none for those several services share, or that
-/// are a service's address themselves: nobody can tell what a client that connects there meant.
-fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
-    let mut owners: HashMap<Endpoint, Option<Endpoint>> = HashMap::new();
-    let mut taken = HashSet::new();
-    for service in table.services() {
-        taken.extend(service.addresses.iter().map(|a| Endpoint::from(*a)));
-        let Base::Endpoints(endpoints) = &service.base else { continue };
-        for endpoint in endpoints.iter().map(|e| Endpoint::from(e.address)) {
-            let same_family = |a: &Endpoint| a.ip.is_v4() == endpoint.ip.is_v4();
-            let Some(address) = service.addresses.iter().map(|a| Endpoint::from(*a)).find(same_family) else {
-                continue;
-            };
-            owners.entry(endpoint).and_modify(|owner| *owner = None).or_insert(Some(address));
-        }
+/// The same where a client is to stay with one of them.
+fn group_by_client(
+    entries: &mut Vec<(RouteKey, Route)>,
+    environment: u64,
+    address: Endpoint,
+    endpoints: &Endpoints,
+    flags: u16,
+) {
+    let usable = usable(address.ip.is_v4(), endpoints);
+    if usable.len() < 2 {
+        return group(entries, environment, address, endpoints, flags);
     }
-    let reverse = owners.into_iter().filter(|(endpoint, _)| !taken.contains(endpoint)).filter_map(
-        |(endpoint, owner)| {
-            let route = Route { endpoint: owner?, ..Route::default() };
-            Some((RouteKey::new(REVERSE, endpoint, 0), route))
-        },
-    );
-    entries.extend(reverse);
+    let usable: Vec<_> = endpoints
+        .serving()
+        .filter(|it| usable.iter().any(|(endpoint, _)| *endpoint == Endpoint::from(it.address)))
+        .collect();
+    let orders: Vec<_> =
+        (0..affinity::SLOTS).map(|slot| affinity::order(usable.iter().copied(), slot)).collect();
+    let mut slot_of: HashMap<SocketAddr, u16> = HashMap::new();
+    for (slot, order) in (0..).zip(&orders) {
+        slot_of.entry(order[0]).or_insert(slot);
+    }
+    for (slot, order) in (0..).zip(&orders) {
+        let (count, flags) = match slot {
+            0 => (u16::try_from(orders.len()).expect("few slots"), flags | ROUTE_BY_CLIENT),
+            _ => (0, 0),
+        };
+        // One that is nobody's first has no slot.
+        let next = order[1..].iter().find_map(|next| slot_of.get(next));
+        let alias = next.copied().unwrap_or(slot);
+        let route = Route { endpoint: order[0].into(), count, flags, share: 0, alias, pad: 0 };
+        entries.push((RouteKey::new(environment, address, slot.into()), route));
+    }
+}
+
+/// From where a connection may have been translated to, back to the service it meant.
+fn reverse_entries(entries: &mut Vec<(RouteKey, Route)>, table: &RouteTable) {
+    entries.extend(table.translations().filter_map(|(at, service)| {
+        let address = service.addresses.iter().find(|address| address.is_ipv4() == at.is_ipv4())?;
+        let route = Route { endpoint: (*address).into(), ..Route::default() };
+        Some((RouteKey::new(REVERSE, at.into(), 0), route))
+    }));
 }
 
 #[cfg(test)]

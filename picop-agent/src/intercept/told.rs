@@ -66,7 +66,7 @@ impl Reader {
         let workload = self.registry.name(told.workload);
         let line = access::Direct {
             workload: workload.as_deref().unwrap_or("(gone)"),
-            service: table.service_at(&original).map(|s| s.name.as_str()),
+            service: table.service_meant(&original).map(|s| s.name.as_str()),
             original,
             environment,
             reason: Reason::of(told.reason).map_or("unknown", Reason::as_str),
@@ -163,11 +163,17 @@ impl Names {
         }
     }
 
-    /// The name of the service at an address, for counting. An address that no service has had may be an endpoint of one,
-    /// to which another program has translated the service's own; its name is the address.
+    /// The name of the service at an address, or of the one that another program has translated to it, for counting. An
+    /// address that none has had is its own name.
     pub fn service(&mut self, table: &RouteTable, address: SocketAddr) -> Arc<str> {
         self.learn(table);
-        self.services.get(&address).map_or_else(|| address.to_string().into(), Arc::clone)
+        if let Some(name) = self.services.get(&address) {
+            return Arc::clone(name);
+        }
+        let Some(meant) = table.service_meant(&address) else { return address.to_string().into() };
+        let name: Arc<str> = meant.name.as_str().into();
+        self.services.insert(address, Arc::clone(&name));
+        name
     }
 
     fn learn(&mut self, table: &RouteTable) {

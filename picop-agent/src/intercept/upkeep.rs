@@ -45,15 +45,24 @@ impl Always {
     }
 }
 
-/// Looks after it all until dropped. `own` are the ids of the agent's own programs. The first canary report's consequences are
-/// in effect when `settled_tx` says so.
+/// Who is told of what is found.
+#[derive(Debug)]
+pub struct Tell {
+    /// Whether the first canary report's consequences are in effect.
+    pub settled: watch::Sender<bool>,
+    /// Whether another program may rewrite connects before ours see them.
+    pub translation: watch::Sender<bool>,
+}
+
+/// Looks after it all until dropped. `own` are the ids of the agent's own programs. It tells those
+/// in `tell` what is found.
 pub async fn run(
     maps: Arc<Maps>,
     root: Cgroup,
     own: Vec<u32>,
     mut always: Always,
     mut canary_rx: watch::Receiver<Report>,
-    settled_tx: watch::Sender<bool>,
+    tell: Tell,
 ) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -72,13 +81,15 @@ pub async fn run(
             conf.flags = now;
             conf.tell_share = share;
         });
+        let translated = now & AGENT_REVERSE != 0;
+        tell.translation.send_if_modified(|said| std::mem::replace(said, translated) != translated);
         match told {
             Ok(()) => {
                 let settled = report.injection != Status::Unknown;
                 if settled {
-                    tell(flags.replace(now), now, &report);
+                    say(flags.replace(now), now, &report);
                 }
-                settled_tx.send_replace(settled);
+                tell.settled.send_replace(settled);
             }
             Err(error) => tracing::error!(error = chain(&error), "cannot tell the hooks what they may do"),
         }
@@ -135,7 +146,7 @@ fn others(root: &Cgroup, own: &[u32]) -> io::Result<bool> {
 }
 
 /// Says what has changed; at first, what there is.
-fn tell(before: Option<u32>, now: u32, report: &Report) {
+fn say(before: Option<u32>, now: u32, report: &Report) {
     let changed = before.map_or(now | AGENT_INJECT, |before| before ^ now);
     if changed & AGENT_INJECT != 0 {
         match &report.injection {

@@ -24,7 +24,7 @@ use crate::{
     intercept::grafts::Ticket,
     protocol::{Context, EnvId, ExpectHeader, HeadError, HeadKind, read_head},
     route::{
-        Backends, ContextSource, Decision, Facts, GraftPolicy, HeaderPolicy, Reason, RouteTable,
+        Backends, Balancing, ContextSource, Decision, Facts, GraftPolicy, HeaderPolicy, Reason, RouteTable,
         WorkloadSpec, decide,
     },
     telemetry::{
@@ -178,7 +178,7 @@ impl Router<'_> {
         match self.spec.context {
             ContextSource::None => ExpectHeader::Never,
             ContextSource::Header => {
-                self.table.service_at(&self.original).map_or(ExpectHeader::Never, |s| s.expect_header)
+                self.table.service_meant(&self.original).map_or(ExpectHeader::Never, |s| s.expect_header)
             }
         }
     }
@@ -186,7 +186,7 @@ impl Router<'_> {
     /// The graft to come, if the client is enrolled for one and the service still wants it.
     fn graft(self, client: &Socket, server: &Socket) -> Option<Graft> {
         let ticket = self.ticket?;
-        let policy = self.table.service_at(&self.original).map_or(GraftPolicy::Never, |s| s.graft);
+        let policy = self.table.service_meant(&self.original).map_or(GraftPolicy::Never, |s| s.graft);
         Graft::new(ticket, policy, client, server)
     }
 
@@ -201,7 +201,7 @@ impl Router<'_> {
 
     /// Decides by the tables to come, until one has something ready, or something else to say. After too long: as now.
     async fn wait(&self, in_header: Option<&EnvId>) -> Result<Decision, Ended> {
-        let own = self.table.service_at(&self.original).and_then(|service| service.timeouts.variant_wait);
+        let own = self.table.service_meant(&self.original).and_then(|service| service.timeouts.variant_wait);
         let until = Instant::now() + own.unwrap_or(self.shared.limits.variant_wait);
         loop {
             let decision = self.decide(&self.shared.routes.load(), in_header);
@@ -237,6 +237,8 @@ impl Router<'_> {
         record.dropped = outgoing.dropped;
         let (backends, why) = (decision.backends.clone(), decision.reason);
         let own = decision.service.as_ref().and_then(|service| service.timeouts.connect);
+        let balancing =
+            decision.service.as_ref().map_or_else(Balancing::default, |service| service.balancing);
         record.decided(decision);
         if backends == Backends::Refused {
             return Err((Outcome::Refused, format!("refused: {}", why.as_str())));
@@ -249,8 +251,7 @@ impl Router<'_> {
         let Connected { server, backend, sent } = upstream::connect(
             &self.workload.sockets,
             maps,
-            &backends,
-            turn,
+            backends.order(balancing, self.workload.managed.id, turn),
             early,
             self.ticket.as_ref(),
             own.unwrap_or(limits.connect_timeout),

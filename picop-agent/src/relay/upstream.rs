@@ -16,7 +16,6 @@ use crate::{
         maps::Maps,
         netns::{Family, NetnsError},
     },
-    route::Backends,
     sys::tcp::acknowledge_with_data,
     telemetry::chain,
 };
@@ -53,24 +52,21 @@ pub struct Connected {
     pub sent: usize,
 }
 
-/// Connects to the first of the backends that takes it, starting with the one whose turn it is; those seen not to work a
-/// moment ago, by this or by a direct connection, come last. What is to be sent `first` goes out as soon as it can. With a
+/// Connects to the first of the backends that takes it, in the order they are given; those seen not to work a moment ago, by this or by a direct connection, come last. What is to be sent `first` goes out as soon as it can. With a
 /// ticket the socket is prepared for a `graft`.
 pub async fn connect(
     sockets: &Sockets,
     maps: &Maps,
-    backends: &Backends,
-    turn: usize,
+    mut order: Vec<SocketAddr>,
     first: &[u8],
     graft: Option<&Ticket>,
     patience: Duration,
 ) -> Result<Connected, UpstreamError> {
     let mut failure = UpstreamError::None;
-    let mut order: Vec<_> = backends.in_turn(turn).collect();
     let choice = order.len() > 1;
     if choice {
         let now = now_ns();
-        // Stable: among equals the turn holds.
+        // Stable: among equals the order holds.
         order.sort_by_cached_key(|to| maps.is_ejected(*to, now));
     }
     for (tried, to) in order.into_iter().enumerate() {

@@ -1,9 +1,12 @@
 //! Where a connection goes, and why.
 use std::{net::SocketAddr, sync::Arc};
 
+use picop_common::route::client_slot;
+
 use super::{
+    affinity,
     endpoints::Endpoints,
-    service::{Base, Fallback, HeaderPolicy, Service, unmapped},
+    service::{Balancing, Base, Fallback, HeaderPolicy, Service, unmapped},
     table::RouteTable,
 };
 use crate::protocol::EnvId;
@@ -119,6 +122,17 @@ pub enum Backends {
 }
 
 impl Backends {
+    /// Each address once, in the order in which a client tries them, without drained ones: by its service's
+    /// [`Balancing`], and with that of the turn as in [`in_turn`](Self::in_turn).
+    pub fn order(&self, balancing: Balancing, client: u64, turn: usize) -> Vec<SocketAddr> {
+        match (self, balancing) {
+            (Self::Endpoints(endpoints), Balancing::Client) => {
+                affinity::order(endpoints, client_slot(client, affinity::SLOTS))
+            }
+            _ => self.in_turn(turn).collect(),
+        }
+    }
+
     /// Each address once, in the order to try them, without drained ones. `turn` says where to start: counting it up from
     /// connection to connection spreads them by weight, whatever else is counted with it. The order of the others differs
     /// from turn to turn, so that the share of one that fails goes to all others by weight as well.
@@ -160,7 +174,7 @@ pub type Tried<'a> = dyn FnMut(Reason, bool) -> bool + 'a;
 /// [`decide`], which tells on the way what it tries.
 pub fn decide_telling(facts: &Facts<'_>, tried: &mut Tried<'_>) -> Decision {
     let (environment, source) = facts.environment();
-    let service = facts.table.service_at(&facts.destination);
+    let service = facts.table.service_meant(&facts.destination);
     tried(Reason::NotAService, service.is_none());
     let (backends, reason) = match service {
         // The client's own address family, but the address that v4-mapped stands for: the agent's socket is a plain one.

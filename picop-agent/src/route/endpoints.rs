@@ -109,7 +109,7 @@ fn uniform(state: &mut u64) -> f64 {
     (f64::from((*state >> 32) as u32) + 0.5) / 4_294_967_296.0
 }
 
-fn mix(mut z: u64) -> u64 {
+pub(super) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

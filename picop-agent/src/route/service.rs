@@ -62,6 +62,17 @@ pub enum Fallback {
     Wait,
 }
 
+/// Which of several endpoints a connection gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balancing {
+    /// Any, by their weights.
+    #[default]
+    Weighted,
+    /// Always the same for one client (workload), as long as that one is there; clients are spread by the weights.
+    Client,
+}
+
 /// A service's default backends.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Base {
@@ -83,6 +94,9 @@ pub struct Service {
     pub header: HeaderPolicy,
     /// The backends of whoever belongs to no environment, or to one with no variant of this service.
     pub base: Base,
+    /// Where a connection to it may be going already when picop sees it, besides its base's endpoints, because another
+    /// program has translated its address: a socket load-balancer on the same cgroup.
+    pub translated: Vec<SocketAddr>,
     /// The backends per environment. An entry with no endpoint, or with drained ones only, is a variant that has nothing
     /// ready.
     pub variants: HashMap<EnvId, Endpoints>,
@@ -94,6 +108,8 @@ pub struct Service {
     pub speaks_first: SpeaksFirst,
     /// Whether relayed connections are grafted.
     pub graft: GraftPolicy,
+    /// Which of its endpoints connections get.
+    pub balancing: Balancing,
     /// How long its relayed connections may take.
     pub timeouts: Timeouts,
 }
@@ -115,11 +131,13 @@ impl Service {
             addresses,
             header: HeaderPolicy::default(),
             base: Base::default(),
+            translated: Vec::new(),
             variants: HashMap::new(),
             fallback: Fallback::default(),
             expect_header: ExpectHeader::default(),
             speaks_first: SpeaksFirst::default(),
             graft: GraftPolicy::default(),
+            balancing: Balancing::default(),
             timeouts: Timeouts::default(),
         }
     }

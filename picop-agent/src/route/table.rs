@@ -2,7 +2,7 @@
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use super::{
@@ -22,6 +22,8 @@ pub struct RouteTable {
     services: Vec<Arc<Service>>,
     /// Index into `services`.
     by_address: HashMap<SocketAddr, usize>,
+    /// The same, of [`RouteTable::translations`]. Few nodes ever ask.
+    by_translation: OnceLock<HashMap<SocketAddr, usize>>,
     environments: HashSet<EnvId>,
     workloads: Vec<WorkloadSpec>,
     /// The first entry in `workloads` for a plain path.
@@ -117,6 +119,43 @@ impl RouteTable {
     /// The service clients reach at `address`. An IPv4 address and its v4-mapped form are the same.
     pub fn service_at(&self, address: &SocketAddr) -> Option<&Arc<Service>> {
         self.services.get(*self.by_address.get(&key(*address))?)
+    }
+
+    /// The service that a connection to `address` means: the one that clients reach there, else the one whose address another
+    /// program has translated to that. (Whether there is such a program, the kernel knows: ask this of connections that it has
+    /// taken for a service's.)
+    pub fn service_meant(&self, address: &SocketAddr) -> Option<&Arc<Service>> {
+        self.service_at(address).or_else(|| {
+            let by_translation = self.by_translation.get_or_init(|| self.owners().collect());
+            self.services.get(*by_translation.get(&key(*address))?)
+        })
+    }
+
+    /// From base endpoints, drained or not, and addresses that others translate to, back to the service whose they are; none
+    /// for those that several services share, or that are a service's address themselves: nobody can tell what a client that
+    /// connects there meant.
+    pub fn translations(&self) -> impl Iterator<Item = (SocketAddr, &Arc<Service>)> {
+        self.owners().filter_map(|(at, index)| Some((at, self.services.get(index)?)))
+    }
+
+    fn owners(&self) -> impl Iterator<Item = (SocketAddr, usize)> {
+        let mut owners: HashMap<SocketAddr, Option<usize>> = HashMap::new();
+        for (index, service) in self.services.iter().enumerate() {
+            let base = match &service.base {
+                Base::Endpoints(endpoints) => Some(endpoints),
+                Base::Itself => None,
+            };
+            let base = base.into_iter().flat_map(Endpoints::iter).map(|endpoint| endpoint.address);
+            for at in base.chain(service.translated.iter().copied()).map(key) {
+                // An address is translated to one of its own family.
+                if service.addresses.iter().any(|address| address.is_ipv4() == at.is_ipv4()) {
+                    let owner = owners.entry(at).or_insert(Some(index));
+                    *owner = owner.filter(|first| *first == index);
+                }
+            }
+        }
+        owners.retain(|at, _| !self.by_address.contains_key(at));
+        owners.into_iter().filter_map(|(at, owner)| Some((at, owner?)))
     }
 
     /// All services, in the order they were given.

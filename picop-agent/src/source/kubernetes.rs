@@ -29,7 +29,7 @@ use self::{
 };
 use crate::route::{NotInstalled, RouteHandle, RouteTable};
 
-pub use build::{Built, Variant, build};
+pub use build::{Built, Translation, Variant, build};
 pub use client::ClientError;
 pub use follow::State;
 
@@ -42,6 +42,8 @@ pub struct Options {
     pub node: String,
     /// The namespace of the Lease by which agents agree on who writes statuses. Without one, this agent writes none.
     pub lease_namespace: Option<String>,
+    /// Whether another program may translate cluster IPs before picop sees a connection.
+    pub translation: watch::Receiver<bool>,
     /// Which environments this node's connections belong to, to be written with the statuses.
     pub used: watch::Receiver<Used>,
 }

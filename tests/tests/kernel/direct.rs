@@ -1,6 +1,7 @@
 //! The direct path: what the kernel decides and does by itself, without the agent between client and server.
 
 mod behaviour;
+mod by_client;
 mod failures;
 mod fastopen;
 mod forms;

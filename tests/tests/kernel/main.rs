@@ -20,4 +20,7 @@ mod routing;
 mod scope;
 mod streams;
 mod torture;
+mod translated;
+#[path = "../beside/translator.rs"]
+mod translator;
 mod upstream;

@@ -4,10 +4,14 @@
 mod chaos;
 mod layouts;
 mod outage;
+mod policy;
 mod shop;
 mod statuses;
 mod streams;
 mod traffic;
+mod translated;
+#[path = "../beside/translator.rs"]
+mod translator;
 
 use std::error::Error;
 

@@ -2,12 +2,21 @@
 
 use std::net::SocketAddr;
 
-use picop_common::{connect::Reason, route::RouteKey};
+use picop_common::{
+    connect::Reason,
+    route::{ROUTE_BY_CLIENT, RouteKey},
+};
 
 use super::{Candidate, group_of, probe::Probe};
 
 /// 2^32: what a share is a part of.
 const WHOLE: f64 = 4_294_967_296.0;
+
+/// Whether the group that a decision draws from is one whose clients stay.
+pub fn is_by_client(probe: &Probe<'_>, tried: &[(Reason, bool)]) -> bool {
+    let group = group_of(probe, tried.contains(&(Reason::Variant, true)));
+    (probe.routes)(&group).is_some_and(|first| first.flags & ROUTE_BY_CLIENT != 0)
+}
 
 /// The endpoints that a decision to go to a variant, or to the base, draws from, most likely first.
 pub fn candidates(probe: &Probe<'_>, tried: &[(Reason, bool)]) -> Vec<Candidate> {

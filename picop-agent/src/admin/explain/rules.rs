@@ -18,7 +18,9 @@ pub fn of_kernel(rule: Kernel, holds: bool) -> Rule {
         Kernel::NoEnvironment => "has the workload no environment?",
         Kernel::NoVariant => "has the service no variant in the workload's environment?",
         Kernel::Variant => "has that variant an endpoint that takes connections?",
-        Kernel::VariantEmptyRefused => "has it none, and must the base not stand in (`fallback: refuse`)?",
+        Kernel::VariantEmptyRefused => {
+            "has it none, and must the base not stand in (`fallback: refuse`, or `wait` with nowhere to wait)?"
+        }
         Kernel::RelayWait => "has it none, and is the connection to wait until it has (`fallback: wait`)?",
         Kernel::VariantEmptyBase => "has it none, and may the base stand in?",
         Kernel::BaseEmpty => "has the base no endpoint?",

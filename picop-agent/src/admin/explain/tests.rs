@@ -14,7 +14,8 @@ use super::*;
 use crate::{
     intercept::table,
     route::{
-        Base, CgroupPattern, Endpoints, Fallback, PathChoice, Service, SpeaksFirst, Weight, WeightedEndpoint,
+        Balancing, Base, CgroupPattern, Endpoints, Fallback, PathChoice, Service, SpeaksFirst, Weight,
+        WeightedEndpoint,
     },
 };
 
@@ -48,12 +49,13 @@ fn service(number: u8) -> impl Strategy<Value = Service> {
     let variants = vec((select(&NAMES[..3]), endpoints()), 0..3);
     let base = option::of(endpoints());
     let fallback = select(&[Fallback::Base, Fallback::Refuse, Fallback::Wait][..]);
-    (variants, base, fallback, any::<(bool, bool)>()).prop_map(
-        move |(variants, base, fallback, (propagate, first))| Service {
+    (variants, base, fallback, any::<(bool, bool, bool)>()).prop_map(
+        move |(variants, base, fallback, (propagate, first, by_client))| Service {
             variants: variants.into_iter().map(|(name, it)| (env(name), it)).collect(),
             base: base.map_or(Base::Itself, Base::Endpoints),
             header: if propagate { HeaderPolicy::Propagate } else { HeaderPolicy::Strip },
             fallback,
+            balancing: if by_client { Balancing::Client } else { Balancing::Weighted },
             speaks_first: if first { SpeaksFirst::Server } else { SpeaksFirst::Client },
             ..Service::new(
                 format!("service-{number}"),
@@ -200,7 +202,11 @@ proptest! {
                 });
                 prop_assert_eq!(&said.reason, decision.reason.as_str());
                 prop_assert_eq!(last("relay").unwrap(), said.reason.clone());
-                let to: Vec<_> = decision.backends.in_turn(usize::try_from(dice).unwrap()).collect();
+                let balancing = decision.service.as_ref().map_or_else(Balancing::default, |it| it.balancing);
+                let mut to = decision.backends.order(balancing, 1, usize::try_from(dice).unwrap());
+                if balancing == Balancing::Client {
+                    to.truncate(1);
+                }
                 prop_assert_eq!(to.len(), said.backends.len());
                 prop_assert!(to.iter().all(|to| backends.contains(&to.to_string())));
             }

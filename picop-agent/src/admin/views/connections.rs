@@ -130,7 +130,7 @@ fn direct(table: &RouteTable, workload: &ManagedWorkload, socket: &DirectSocket)
         path: "direct".to_owned(),
         workload: workload.name.to_string(),
         client: socket.client.to_string(),
-        service: table.service_at(&socket.original).map(|service| service.name.clone()),
+        service: table.service_meant(&socket.original).map(|service| service.name.clone()),
         environment: environment.map(ToString::to_string),
         env_source: source.as_str().to_owned(),
         original: Some(socket.original.to_string()),

@@ -9,7 +9,7 @@ use picop_common::{
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::route::{Weight, WeightedEndpoint};
+use crate::route::{Backends, Weight, WeightedEndpoint};
 
 fn addr(s: &str) -> SocketAddr {
     s.parse().unwrap()
@@ -144,6 +144,7 @@ fn a_large_group_keeps_the_heaviest() {
 
 /// A connection of a managed workload to the service of [`weighted`], as the hooks see it.
 struct Connection<'a> {
+    client: u64,
     routes: &'a HashMap<RouteKey, Route>,
     unhealthy: Vec<usize>,
     random: Cell<u64>,
@@ -152,7 +153,7 @@ struct Connection<'a> {
 
 impl Facts for Connection<'_> {
     fn workload(&self) -> Option<Workload> {
-        Some(Workload::default())
+        Some(Workload { id: self.client, ..Workload::default() })
     }
     fn is_agent(&self) -> bool {
         false
@@ -217,6 +218,7 @@ fn off(counts: &[f64], shares: &[f64]) -> f64 {
 fn counts(weights: &[u32], unhealthy: &[usize]) -> Vec<f64> {
     let routes = of(vec![weighted(weights)]);
     let connection = Connection {
+        client: 0,
         routes: &routes,
         unhealthy: unhealthy.to_vec(),
         random: Cell::new(1),
@@ -277,6 +279,35 @@ fn with_all_unhealthy_but_one_of_four_that_one_is_found() {
 }
 
 proptest! {
+    /// A client goes where the relay would send it, each time; and where that one does not work, to the next one of its own.
+    #[test]
+    fn a_client_stays_where_the_relay_sends_it(
+        weights in vec(prop_oneof![Just(0u32), 1..=3u32, 1..=Weight::MAX], 1..9),
+        clients in vec(any::<u64>(), 1..20),
+    ) {
+        let mut service = weighted(&weights);
+        service.balancing = Balancing::Client;
+        let Base::Endpoints(endpoints) = service.base.clone() else { unreachable!() };
+        prop_assume!(!endpoints.is_empty());
+        let backends = Backends::Endpoints(endpoints);
+        let routes = of(vec![service]);
+        for client in clients {
+            let order: Vec<_> = backends.order(Balancing::Client, client, 7);
+            let number = |at: &SocketAddr| usize::from(at.port() - 1);
+            let mut connection =
+                Connection { client, routes: &routes, unhealthy: vec![], random: Cell::new(client), lookups: Cell::new(0) };
+            for _ in 0..3 {
+                prop_assert_eq!(connection.to(), number(&order[0]));
+            }
+            prop_assert!(connection.lookups.get() <= 6, "the service, and the client's slot");
+            connection.unhealthy = vec![number(&order[0])];
+            let next = connection.to();
+            // With few endpoints of like weights every one of them is some slot's first.
+            let all_first = weights.iter().all(|weight| (1..=3).contains(weight));
+            prop_assert!(!all_first || order.len() < 2 || next == number(&order[1]), "{} of {:?}", next, order);
+        }
+    }
+
     /// The chances that follow from the entries, added up: no draw, so no statistics.
     #[test]
     fn chances_are_those_of_the_weights(weights in vec(prop_oneof![1..=3u32, 1..=Weight::MAX, Just(Weight::MAX)], 1..257)) {

@@ -119,6 +119,7 @@ impl Check {
             speaks_first,
             graft,
             fallback,
+            balancing,
             base,
             variants,
         } = &entry.value;
@@ -143,6 +144,8 @@ impl Check {
             expect_header,
             speaks_first: *speaks_first,
             graft: *graft,
+            translated: Vec::new(),
+            balancing: *balancing,
             timeouts: Timeouts::default(),
         }
     }

@@ -13,7 +13,7 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::{
     protocol::{EnvId, ExpectHeader},
-    route::{ContextSource, Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst, Weight},
+    route::{Balancing, ContextSource, Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst, Weight},
 };
 
 /// The services whose connections picop routes by environment, and the workloads it does that for.
@@ -59,6 +59,10 @@ pub(super) struct ServiceEntry {
     /// Where connections of an environment go when its variant has no endpoint: to the base, or nowhere.
     #[serde(default)]
     pub fallback: Fallback,
+    /// Which of several endpoints a connection gets: any by their weights (`weighted`), or always the same for one client,
+    /// clients being spread by the weights (`client`).
+    #[serde(default)]
+    pub balancing: Balancing,
     /// The default backends. Left out: the address the client asked for.
     #[serde(default)]
     #[schemars(length(min = 1))]

@@ -8,6 +8,7 @@ mod endpoints;
 mod marks;
 mod policies;
 mod services;
+mod translated;
 mod variants;
 mod workloads;
 
@@ -48,9 +49,25 @@ pub struct Variant {
     pub ready: usize,
 }
 
+/// Whether another program on this node may have translated a cluster IP to an endpoint before picop sees a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Translation {
+    /// No: cluster IPs are what clients connect to, and endpoints of bases are in no table.
+    #[default]
+    None,
+    /// Yes: a service is known by its base's endpoints as well, and these are followed.
+    Possible,
+}
+
+impl From<bool> for Translation {
+    fn from(possible: bool) -> Self {
+        if possible { Self::Possible } else { Self::None }
+    }
+}
+
 /// Makes the table, as of `now`.
-pub fn build(objects: &Objects, now: Seconds) -> Built {
-    let mut build = Build { objects, slices: by_service(objects), problems: BTreeSet::new() };
+pub fn build(objects: &Objects, now: Seconds, translation: Translation) -> Built {
+    let mut build = Build { objects, translation, slices: by_service(objects), problems: BTreeSet::new() };
     build.check_slices();
     let claims = variants::settle(&mut build, now);
     let workloads = workloads::all(&mut build);
@@ -69,6 +86,7 @@ pub fn build(objects: &Objects, now: Seconds) -> Built {
 /// A build under way.
 struct Build<'a> {
     objects: &'a Objects,
+    translation: Translation,
     slices: HashMap<Name, Vec<&'a Slice>>,
     problems: BTreeSet<Problem>,
 }

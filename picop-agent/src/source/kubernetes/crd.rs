@@ -124,6 +124,7 @@ pub struct VariantStatus {
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.service) != has(self.external)").message("exactly one of service and external"))]
+#[x_kube(validation = Rule::new("!has(self.external) || !has(self.balancing) || !has(self.balancing.topology)").message("topology is of a Service's endpoints; external ones are on no node"))]
 pub struct ServicePolicySpec {
     /// A Service of the policy's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,6 +150,43 @@ pub struct ServicePolicySpec {
     /// How long connections that the agent relays may take, where it is not as long as its own settings say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<TimeoutsChoice>,
+    /// Which of a variant's endpoints its connections get. (What is behind a cluster IP is the cluster's choice, so this is
+    /// not of the base.)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancing: Option<BalancingChoice>,
+}
+
+/// Which of a variant's endpoints connections get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BalancingChoice {
+    /// Whether a client stays with an endpoint. Left out: as the variant's Service says (`sessionAffinity`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<AffinityChoice>,
+    /// Whether endpoints near the client come first. Left out: `Hints`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<TopologyChoice>,
+}
+
+/// Whether a client stays with an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AffinityChoice {
+    /// No: every connection gets any of them, by weight.
+    None,
+    /// Yes: a pod gets always the same, as long as that is there.
+    Client,
+}
+
+/// Whether endpoints near the client come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum TopologyChoice {
+    /// As the EndpointSlices' hints say (`trafficDistribution` of the variant's Service).
+    #[default]
+    Hints,
+    /// Those on the client's node, if there are any, whatever the hints say; else as they say.
+    PreferSameNode,
+    /// No: all of them.
+    Ignore,
 }
 
 /// How long relayed connections may take.
@@ -205,9 +243,22 @@ pub struct ExternalVariant {
     /// The environment.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Where its connections go, as IP:port.
-    #[schemars(length(max = 16), inner(length(max = 51)))]
-    pub endpoints: Vec<String>,
+    /// Where its connections go.
+    #[schemars(length(max = 16))]
+    pub endpoints: Vec<ExternalEndpoint>,
+}
+
+/// Where connections go.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalEndpoint {
+    /// IP:port.
+    #[schemars(length(max = 51))]
+    pub address: String,
+    /// How much of the connections it gets: this by the sum of all. 0 is none. Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub weight: Option<u32>,
 }
 
 /// What picop makes of a policy.
@@ -284,22 +335,26 @@ choice! {
 pub fn definitions() -> [CustomResourceDefinition; 2] {
     let plain = |crd: CustomResourceDefinition| {
         let mut value = serde_json::to_value(crd).expect("a definition is plain JSON");
-        drop_formats(&mut value);
+        simplify(&mut value);
         serde_json::from_value(value).expect("a definition still")
     };
     [plain(Environment::crd()), plain(ServicePolicy::crd())]
 }
 
-/// Removes what the API server does not know and warns of: Rust's widths of integers. Their ranges stay.
-fn drop_formats(schema: &mut Value) {
+/// Removes what the API server does not know and warns of: Rust's widths of integers. Their ranges stay. And defaults of what
+/// may be left out: the server would fill them in, and nobody could tell any more that nothing was said.
+fn simplify(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
             if fields.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
                 fields.remove("format");
             }
-            fields.values_mut().for_each(drop_formats);
+            if fields.get("nullable") == Some(&Value::Bool(true)) {
+                fields.remove("default");
+            }
+            fields.values_mut().for_each(simplify);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_formats),
+        Value::Array(items) => items.iter_mut().for_each(simplify),
         _ => {}
     }
 }
@@ -364,11 +419,58 @@ mod tests {
             let version = &value["spec"]["versions"][0];
             let kind = value["spec"]["names"]["kind"].as_str().unwrap();
             check(kind, &version["schema"]["openAPIV3Schema"]);
+            let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+            for (name, field) in spec.as_object().unwrap() {
+                assert!(
+                    field["nullable"].is_null() || field["default"].is_null(),
+                    "{kind}: {name} has a default"
+                );
+            }
             assert_eq!(version["subresources"], json!({"status": {}}), "{kind}");
             assert!(!version["additionalPrinterColumns"].as_array().unwrap().is_empty(), "{kind}");
             let rules =
                 &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"];
             assert!(!rules.as_array().unwrap().is_empty(), "{kind}");
+        }
+    }
+
+    /// The rules of a kind's spec that an object breaks, by their messages.
+    fn broken(kind: &str, spec: &Value) -> Vec<String> {
+        let definitions = definitions().map(|it| serde_json::to_value(it).unwrap());
+        let definition = definitions.iter().find(|it| it["spec"]["names"]["kind"] == kind).unwrap();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let rules = schema["x-kubernetes-validations"].as_array().unwrap();
+        let holds = |rule: &Value| {
+            let program = cel::Program::compile(rule["rule"].as_str().unwrap()).unwrap();
+            let mut context = cel::Context::default();
+            context.add_variable("self", spec).unwrap();
+            program.execute(&context).unwrap() == cel::Value::Bool(true)
+        };
+        let broken = rules.iter().filter(|rule| !holds(rule));
+        broken.map(|rule| rule["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn rules_refuse_what_contradicts_itself() {
+        let (service, external) = (json!({"name": "cart"}), json!({"addresses": ["192.0.2.1:5432"]}));
+        let topology = json!({"topology": "Ignore"});
+        for (spec, count) in [
+            (json!({"service": service}), 0),
+            (json!({"external": external}), 0),
+            (json!({}), 1),
+            (json!({"service": service, "external": external}), 1),
+            (json!({"service": service, "balancing": topology}), 0),
+            (json!({"external": external, "balancing": {"affinity": "Client"}}), 0),
+            (json!({"external": external, "balancing": topology}), 1),
+        ] {
+            assert_eq!(broken("ServicePolicy", &spec).len(), count, "{spec}");
+        }
+        for (spec, count) in [
+            (json!({"onExpiry": "Keep"}), 0),
+            (json!({"onExpiry": "Delete", "ttlSeconds": 60}), 0),
+            (json!({"onExpiry": "Delete"}), 1),
+        ] {
+            assert_eq!(broken("Environment", &spec).len(), count, "{spec}");
         }
     }
 }

@@ -73,6 +73,8 @@ reasons! {
     AddressTaken,
     /// The Service's own selector selects the variant's pods as well.
     VariantInBase,
+    /// Its endpoints are another Service's as well, where cluster IPs are translated before picop sees them.
+    SharedEndpoints,
     /// An EndpointSlice's addresses are names.
     FqdnEndpoints,
     /// A policy names a Service or port that is not there.
@@ -81,6 +83,8 @@ reasons! {
     PolicyConflict,
     /// An address in a policy is none.
     BadAddress,
+    /// A weight in a policy is too large.
+    BadWeight,
     /// The environment and its keys fit in no header.
     ContextTooLong,
 }

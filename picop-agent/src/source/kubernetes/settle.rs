@@ -77,6 +77,7 @@ impl Settler {
         first: oneshot::Sender<Result<RouteTable, OpenError>>,
         go: oneshot::Receiver<()>,
     ) {
+        let mut translation = options.translation.clone();
         let client = match client::connect(&options).await {
             Ok(client) => client,
             Err(error) => return drop(first.send(Err(error.into()))),
@@ -99,7 +100,7 @@ impl Settler {
                 _ = self.asked.recv() => return,
             }
         }
-        let built = build(&state.objects, now());
+        let built = build(&state.objects, now(), (*translation.borrow_and_update()).into());
         wanted.send_replace(Arc::new(status::wanted(&state.objects, &built, now())));
         let Built { table, problems, mut again_at, .. } = built;
         state.tell(problems);
@@ -127,6 +128,7 @@ impl Settler {
                     true
                 }
                 () = at(again_at) => true,
+                Ok(()) = translation.changed() => true,
                 () = state.kinds.next_lost() => false,
             };
             if !changed {
@@ -138,7 +140,7 @@ impl Settler {
             {
                 state.take(update);
             }
-            let built = build(&state.objects, now());
+            let built = build(&state.objects, now(), (*translation.borrow_and_update()).into());
             wanted.send_replace(Arc::new(status::wanted(&state.objects, &built, now())));
             again_at = built.again_at;
             state.tell(built.problems);

@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::route::{Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst};
+use crate::route::{Balancing, Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst};
 
 fn read(text: &str) -> Result<RouteTable, String> {
     table(text, Path::new("routes.yaml")).map_err(|error| error.to_string())
@@ -19,6 +19,7 @@ services:
     speaks_first: server
     graft: always
     fallback: refuse
+    balancing: client
     base: ["10.77.0.2:8080"]
     variants:
       pr-1: ["10.77.0.3:8080", "10.77.0.4:8080"]
@@ -53,6 +54,8 @@ workloads:
         expect_header: ExpectHeader::Sniff(std::time::Duration::from_millis(200)),
         speaks_first: SpeaksFirst::Server,
         graft: GraftPolicy::Always,
+        translated: Vec::new(),
+        balancing: Balancing::Client,
         timeouts: Timeouts::default(),
     };
     let pods = WorkloadSpec {

@@ -1,14 +1,22 @@
 //! Which endpoints of a Service take connections from this node: kube-proxy's rules.
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use super::super::objects::{Endpoint, Slice, Traits};
+use super::super::{
+    crd::TopologyChoice,
+    objects::{Endpoint, Slice, Traits},
+};
 use crate::source::file::is_host;
 
 /// The endpoints of a Service's port, by the port's name.
 ///
 /// Ready ones; if there is none, those that still serve while they terminate. With `local_only`, of this node only. If all
-/// say which nodes or zones they are for and some are for this one, those.
-pub(super) fn taking(slices: &[&Slice], port: &str, local_only: bool) -> Vec<SocketAddr> {
+/// say which nodes or zones they are for and some are for this one, those, unless the policy says otherwise (`topology`).
+pub(super) fn taking(
+    slices: &[&Slice],
+    port: &str,
+    local_only: bool,
+    topology: TopologyChoice,
+) -> Vec<SocketAddr> {
     let all: Vec<_> = of_port(slices, port).filter(|(_, it)| !local_only || it.all(Traits::HERE)).collect();
     let of = |wanted: &dyn Fn(Traits) -> bool| -> Vec<(SocketAddr, Traits)> {
         all.iter().copied().filter(|(_, it)| wanted(*it)).collect()
@@ -17,8 +25,15 @@ pub(super) fn taking(slices: &[&Slice], port: &str, local_only: bool) -> Vec<Soc
     if chosen.is_empty() {
         chosen = of(&|it| it.all(Traits::SERVING) && it.all(Traits::TERMINATING));
     }
-    if !prefer(&mut chosen, Traits::NODES, Traits::OUR_NODE) {
-        prefer(&mut chosen, Traits::ZONES, Traits::OUR_ZONE);
+    let here = chosen.iter().any(|(_, it)| it.all(Traits::HERE));
+    match topology {
+        TopologyChoice::Ignore => {}
+        TopologyChoice::PreferSameNode if here => chosen.retain(|(_, it)| it.all(Traits::HERE)),
+        TopologyChoice::Hints | TopologyChoice::PreferSameNode => {
+            if !prefer(&mut chosen, Traits::NODES, Traits::OUR_NODE) {
+                prefer(&mut chosen, Traits::ZONES, Traits::OUR_ZONE);
+            }
+        }
     }
     addresses(chosen)
 }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
     super::{
-        crd::{ExternalTarget, ServicePolicySpec},
+        crd::{AffinityChoice, ExternalEndpoint, ExternalTarget, ServicePolicySpec},
         objects::Name,
         problem::Reason,
     },
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     protocol::EnvId,
-    route::{Endpoints, Service},
+    route::{Balancing, Endpoints, Service, Weight, WeightedEndpoint},
     source::file::parse_address,
 };
 
@@ -78,16 +78,37 @@ fn external(
     let addresses = parse(build, name, &target.addresses);
     let mut service = Service::new(name.to_string(), addresses);
     for variant in &target.environments {
-        let endpoints = parse(build, name, &variant.endpoints);
+        let endpoints = weighted(build, name, &variant.endpoints);
         match EnvId::new(&variant.name) {
             Ok(environment) => {
-                service.variants.insert(environment, Endpoints::from(endpoints));
+                service.variants.insert(environment, endpoints);
             }
             Err(why) => build.problem(KIND, name, Reason::BadEnvironment, why.to_string()),
         }
     }
     apply(spec, &mut service);
     service
+}
+
+fn weighted(build: &mut Build<'_>, name: &Name, endpoints: &[ExternalEndpoint]) -> Endpoints {
+    let mut all: Vec<WeightedEndpoint> = Vec::with_capacity(endpoints.len());
+    for ExternalEndpoint { address, weight } in endpoints {
+        let weight = weight.map_or(Some(Weight::ONE), Weight::new);
+        for address in parse(build, name, std::slice::from_ref(address)) {
+            match weight {
+                // The schema has refused larger ones already, where there is one.
+                None => build.problem(
+                    KIND,
+                    name,
+                    Reason::BadWeight,
+                    format!("{address}: at most {}", Weight::MAX),
+                ),
+                Some(_) if all.iter().any(|it| it.address == address) => {}
+                Some(weight) => all.push(WeightedEndpoint { address, weight }),
+            }
+        }
+    }
+    all.into_iter().collect()
 }
 
 fn parse(build: &mut Build<'_>, name: &Name, texts: &[String]) -> Vec<SocketAddr> {
@@ -113,6 +134,7 @@ pub(super) fn apply(spec: &ServicePolicySpec, service: &mut Service) {
         expect_header,
         speaks_first,
         timeouts,
+        balancing,
     } = spec;
     if let Some(header) = header {
         service.header = (*header).into();
@@ -131,5 +153,11 @@ pub(super) fn apply(spec: &ServicePolicySpec, service: &mut Service) {
     }
     if let Some(timeouts) = timeouts {
         service.timeouts = (*timeouts).into();
+    }
+    if let Some(affinity) = balancing.and_then(|balancing| balancing.affinity) {
+        service.balancing = match affinity {
+            AffinityChoice::None => Balancing::Weighted,
+            AffinityChoice::Client => Balancing::Client,
+        };
     }
 }

@@ -6,18 +6,20 @@ use std::{
 
 use super::{
     super::{
+        crd::BalancingChoice,
         names,
         objects::{Marks, Name, Port, Service, ServiceKind},
         problem::Reason,
     },
-    Build, Variant, endpoints,
+    Build, Translation, Variant, endpoints,
     marks::Said,
     policies::{self, Policies},
+    translated,
     variants::Claims,
 };
 use crate::{
     protocol::EnvId,
-    route::{self, Endpoints, Fallback},
+    route::{self, Balancing, Endpoints, Fallback},
     source::file::is_host,
 };
 
@@ -49,6 +51,7 @@ pub(super) fn all(
             out.services.push(service);
         }
     }
+    translated::keep_own(build, &mut out.services);
     (out.services, out.environments)
 }
 
@@ -113,9 +116,16 @@ fn ports(
     for port in service.ports.iter().filter(|port| seen.insert(port.number)) {
         let addresses = addresses(build, name, service, port);
         let mut entry = route::Service { addresses, ..settings.clone() };
-        entry.name = format!("{name}:{}", port.number);
+        let policy = policies.of(name, port.number);
+        let balancing = policy.and_then(|policy| policy.balancing).unwrap_or_default();
+        let sticky = variants.values().any(|(_, variant)| variant.affinity);
+        if sticky && by_ourselves(build, balancing) {
+            entry.balancing = Balancing::Client;
+        }
+        entry.name = entry_name(name, port.number);
         for (environment, (of, variant)) in variants {
-            let Some(endpoints) = variant_endpoints(build, (of, variant), port, &service.ports) else {
+            let Some(endpoints) = variant_endpoints(build, (of, variant), port, &service.ports, balancing)
+            else {
                 let message =
                     format!("it has no counterpart of port {} of {name}, where the base serves", port.number);
                 build.problem(KIND, of, Reason::PortMissing, message);
@@ -124,10 +134,11 @@ fn ports(
             *ready.entry(environment).or_default() += endpoints.len();
             entry.variants.insert(environment.clone(), Endpoints::from(endpoints));
         }
-        if let Some(policy) = policies.of(name, port.number) {
+        if let Some(policy) = policy {
             policies::apply(policy, &mut entry);
         }
         check_overlap(build, name, port, &entry);
+        entry.translated = translated::of(build, name, service, port);
         if let Some(entry) = out.take_addresses(build, KIND, name, entry) {
             out.services.push(entry);
             reached = true;
@@ -152,6 +163,11 @@ fn ports(
             Variant { service: name.clone(), variant: (*of).clone(), since: variant.created, ready };
         out.environments.entry(environment.clone()).or_default().push(variant);
     }
+}
+
+/// What the table calls a port of a Service.
+pub(super) fn entry_name(name: &Name, port: u16) -> String {
+    format!("{name}:{port}")
 }
 
 /// A service that has nothing but what the annotations say.
@@ -190,14 +206,23 @@ fn variant_endpoints(
     (name, variant): (&Name, &Service),
     port: &Port,
     base: &[Port],
+    balancing: BalancingChoice,
 ) -> Option<Vec<SocketAddr>> {
     let own = counterpart(port, base, &variant.ports)?;
-    let endpoints = endpoints::taking(build.slices(name), &own.name, variant.local_only);
+    let endpoints = endpoints::taking(
+        build.slices(name),
+        &own.name,
+        variant.local_only,
+        balancing.topology.unwrap_or_default(),
+    );
     match &variant.kind {
         ServiceKind::ExternalName => Some(vec![]),
         // Who stays with which endpoint is known where cluster IPs are translated.
         ServiceKind::Addresses { cluster, .. }
-            if variant.affinity && !cluster.is_empty() && !endpoints.is_empty() =>
+            if variant.affinity
+                && !by_ourselves(build, balancing)
+                && !cluster.is_empty()
+                && !endpoints.is_empty() =>
         {
             Some(
                 cluster.iter().map(|ip| SocketAddr::new(*ip, own.number)).filter(|it| is_host(*it)).collect(),
@@ -205,6 +230,12 @@ fn variant_endpoints(
         }
         _ => Some(endpoints),
     }
+}
+
+/// Whether a variant's endpoint is chosen here though its Service has `sessionAffinity`: a policy says how, or nobody translates
+/// the cluster IP any more once picop has put it there.
+fn by_ourselves(build: &Build<'_>, balancing: BalancingChoice) -> bool {
+    balancing.affinity.is_some() || build.translation == Translation::Possible
 }
 
 /// The port of a variant that stands for one of the base's: of the same number, else of the same name, else the only one.

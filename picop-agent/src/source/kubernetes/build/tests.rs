@@ -4,6 +4,7 @@ mod addresses;
 mod any;
 mod endpoints;
 mod policies;
+mod translated;
 mod variants;
 mod workloads;
 
@@ -16,7 +17,8 @@ use super::{super::objects::Change, *};
 use crate::{
     protocol::ExpectHeader,
     route::{
-        Backends, ContextSource, Facts, Fallback, GraftPolicy, HeaderPolicy, PathChoice, SpeaksFirst, decide,
+        Backends, Balancing, ContextSource, Facts, Fallback, GraftPolicy, HeaderPolicy, PathChoice,
+        SpeaksFirst, decide,
     },
     source::kubernetes::{crd, objects, wire},
 };
@@ -26,6 +28,7 @@ use crate::{
 struct Cluster {
     objects: Objects,
     node: objects::Node,
+    translation: Translation,
 }
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
@@ -88,7 +91,7 @@ impl Cluster {
     }
 
     fn build(&self) -> Built {
-        build(&self.objects, 1_000)
+        build(&self.objects, 1_000, self.translation)
     }
 
     fn table(&self) -> RouteTable {

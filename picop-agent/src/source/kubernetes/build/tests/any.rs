@@ -112,7 +112,7 @@ proptest! {
         for deed in &deeds {
             perform(&mut objects, deed);
         }
-        let built = build(&objects, 0);
+        let built = build(&objects, 0, Translation::None);
         let table = built.table.unwrap();
         for service in table.services() {
             let (name, _) = service.name.split_once(':').unwrap();
@@ -151,7 +151,7 @@ proptest! {
         Change::All(pods.into_iter().rev().collect()).apply(&mut by_list.pods);
         Change::All(namespaces.into_iter().rev().collect()).apply(&mut by_list.namespaces);
         prop_assert_eq!(&by_list, &by_changes);
-        prop_assert!(build(&by_list, 0).table.unwrap().same_routes(&build(&by_changes, 0).table.unwrap()));
+        prop_assert!(build(&by_list, 0, Translation::None).table.unwrap().same_routes(&build(&by_changes, 0, Translation::None).table.unwrap()));
     }
 
     /// A variant that goes leaves the table as it was before it came.
@@ -161,12 +161,12 @@ proptest! {
         for deed in &deeds {
             perform(&mut objects, deed);
         }
-        let before = build(&objects, 0).table.unwrap();
+        let before = build(&objects, 0, Translation::None).table.unwrap();
         let mut value = service("variant", "10.9.9.9");
         value["metadata"]["labels"] = json!({"picop.dev/variant-of": of, "picop.dev/environment": "new"});
         perform(&mut objects, &(0, "one", "variant", Some(value)));
         perform(&mut objects, &(0, "one", "variant", None));
-        prop_assert!(build(&objects, 0).table.unwrap().same_routes(&before));
+        prop_assert!(build(&objects, 0, Translation::None).table.unwrap().same_routes(&before));
     }
 }
 

@@ -79,7 +79,7 @@ fn destinations_outside_of_the_cluster() {
         json!({
             "external": {
                 "addresses": ["192.0.2.10:5432", "db.example:5432"],
-                "environments": [{"name": "pr-1", "endpoints": ["192.0.2.11:5432"]}, {"name": "pr-2", "endpoints": []}],
+                "environments": [{"name": "pr-1", "endpoints": [{"address": "192.0.2.11:5432"}]}, {"name": "pr-2", "endpoints": []}],
             },
             "fallback": "Refuse", "speaksFirst": "Server",
         }),
@@ -92,6 +92,84 @@ fn destinations_outside_of_the_cluster() {
     cluster.policy("thief", json!({"external": {"addresses": ["10.96.0.10:80"], "environments": []}}));
     assert_eq!(cluster.problems(), ["orders: BadAddress", "thief: AddressTaken"]);
     assert_eq!(cluster.goes("pr-1", CART), [VARIANT]);
+}
+
+#[test]
+fn external_endpoints_have_weights() {
+    let mut cluster = Cluster::cart();
+    let endpoints = json!([
+        {"address": "192.0.2.11:5432", "weight": 9}, {"address": "192.0.2.12:5432"}, {"address": "192.0.2.13:5432", "weight": 0},
+        {"address": "192.0.2.14:5432", "weight": 1_000_001},
+    ]);
+    let external = json!({
+        "addresses": ["192.0.2.10:5432"], "environments": [{"name": "pr-1", "endpoints": endpoints}],
+    });
+    cluster.policy("orders", json!({"external": external, "balancing": {"affinity": "Client"}}));
+    let table = cluster.table();
+    let service = table.service_at(&"192.0.2.10:5432".parse().unwrap()).unwrap();
+    assert_eq!(service.balancing, Balancing::Client);
+    let weights: Vec<_> =
+        service.variants[&EnvId::new("pr-1").unwrap()].iter().map(|it| it.weight.get()).collect();
+    assert_eq!(weights, [9, 1, 0]);
+    assert_eq!(cluster.problems(), ["orders: BadWeight"]);
+}
+
+#[test]
+fn a_policy_says_which_endpoints_are_taken() {
+    let hinted = |address: &str, node: &str, zone: &str| {
+        json!({
+            "addresses": [address], "conditions": {"ready": true}, "nodeName": node,
+            "hints": {"forZones": [{"name": zone}]},
+        })
+    };
+    let mut cluster = Cluster::cart();
+    cluster.slice(slice(
+        "cart-pr-1",
+        json!([
+            hinted("10.0.0.1", "node-1", "zone-b"),
+            hinted("10.0.0.2", "node-2", "zone-a"),
+            hinted("10.0.0.3", "node-3", "zone-b"),
+        ]),
+    ));
+    let all = vec!["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"];
+    assert_eq!(cluster.goes("pr-1", CART), ["10.0.0.2:8080"], "our zone's");
+    for (topology, goes) in
+        [("Hints", vec!["10.0.0.2:8080"]), ("PreferSameNode", vec!["10.0.0.1:8080"]), ("Ignore", all)]
+    {
+        cluster.policy("cart", json!({"service": {"name": "cart"}, "balancing": {"topology": topology}}));
+        assert_eq!(cluster.goes("pr-1", CART), goes, "{topology}");
+    }
+    cluster.policy("cart", json!({"service": {"name": "cart"}, "balancing": {"topology": "PreferSameNode"}}));
+    cluster.slice(slice(
+        "cart-pr-1",
+        json!([hinted("10.0.0.2", "node-2", "zone-a"), hinted("10.0.0.3", "node-3", "zone-b")]),
+    ));
+    assert_eq!(cluster.goes("pr-1", CART), ["10.0.0.2:8080"], "none is here: as the hints say");
+}
+
+#[test]
+fn affinity_is_a_policys_or_else_the_variants_own() {
+    let balancing = |cluster: &Cluster| cluster.table().service_at(&CART.parse().unwrap()).unwrap().balancing;
+    let mut cluster = Cluster::cart();
+    let mut sticky = variant("cart-pr-1", "pr-1");
+    sticky["spec"]["sessionAffinity"] = json!("ClientIP");
+    for affinity in ["Client", "None"] {
+        cluster.policy("cart", json!({"service": {"name": "cart"}, "balancing": {"affinity": affinity}}));
+        let expected = if affinity == "Client" { Balancing::Client } else { Balancing::Weighted };
+        for variant in [variant("cart-pr-1", "pr-1"), sticky.clone()] {
+            cluster.service(variant);
+            assert_eq!(balancing(&cluster), expected);
+            assert_eq!(cluster.goes("pr-1", CART), [VARIANT], "its endpoints, not its cluster IP");
+        }
+    }
+    // Where connects are translated before picop, nobody would translate the variant's cluster IP after it.
+    cluster.policy("cart", json!({"service": {"name": "cart"}}));
+    assert_eq!(cluster.goes("pr-1", CART), ["10.96.0.99:80"]);
+    cluster.translation = Translation::Possible;
+    assert_eq!(
+        (balancing(&cluster), cluster.goes("pr-1", CART)),
+        (Balancing::Client, vec![VARIANT.to_owned()])
+    );
 }
 
 #[test]
