@@ -25,6 +25,7 @@ mod report;
 mod results;
 mod scale;
 mod stats;
+mod watch;
 mod web;
 
 use std::path::{Path, PathBuf};

@@ -32,6 +32,7 @@ use variant::Variant;
 
 /// Measure picop's relay beside no proxy, nginx, HAProxy and Envoy: connections, requests, streams, and memory.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// End with one line of JSON on standard output.
     #[arg(long)]
@@ -68,6 +69,10 @@ pub struct Args {
     /// Let picop write its line for each connection, as it does by default. The peers write none by default.
     #[arg(long)]
     access_lines: bool,
+
+    /// Also the relay while metrics are fetched and traces sent.
+    #[arg(long)]
+    watched: bool,
 
     /// Measure this build of picop, rather than building one.
     #[arg(long, value_name = "PATH")]
@@ -155,7 +160,7 @@ fn plan(args: &Args, picop: &std::path::Path) -> Result<Plan> {
         access_lines: args.access_lines,
         descriptors: super::peer::raise_limits(super::peer::DESCRIPTORS)?,
     };
-    for variant in variant::chosen(&args.only)? {
+    for variant in variant::chosen(args.watched, &args.only)? {
         let found = if variant.is_peer() {
             Program::find(variant).map(Some)
         } else if variant == Variant::Graft && !knows_graft {

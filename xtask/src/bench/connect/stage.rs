@@ -19,7 +19,6 @@
 mod floor;
 mod proof;
 pub mod routes;
-mod watch;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -31,9 +30,9 @@ use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, leftovers_of};
 use super::super::load::{self, Client, Serve, Server};
 use super::super::machine;
 use super::super::stats::Random;
+use super::super::watch::{Collector, Watcher};
 use super::variant::{Size, Variant};
 use floor::Floor;
-use watch::{Collector, Watcher};
 
 /// The server's first port; each variant has the next.
 const FIRST_PORT: u16 = 7000;

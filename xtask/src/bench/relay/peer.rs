@@ -28,7 +28,12 @@ impl Program {
             Variant::NginxStream => Kind::Nginx,
             Variant::Haproxy | Variant::HaproxySplice => Kind::Haproxy,
             Variant::Envoy => Kind::Envoy,
-            Variant::None | Variant::NoneAgain | Variant::Relay | Variant::Graft | Variant::Floor => {
+            Variant::None
+            | Variant::NoneAgain
+            | Variant::Relay
+            | Variant::RelayWatched
+            | Variant::Graft
+            | Variant::Floor => {
                 bail!("{} is no peer", variant.name())
             }
         };

@@ -122,6 +122,28 @@ struct Transfers {
     of_relay: Option<Estimate>,
 }
 
+/// The relay that is watched beside the one that is not, in one kind of turn: ratios.
+#[derive(Debug)]
+struct Watched {
+    kind: String,
+    /// For each connection or request the median one's, for each byte of a stream.
+    time: Estimate,
+    cpu: Estimate,
+}
+
+impl Watched {
+    fn of(kind: Kind, own: &Series, relay: &Series) -> Option<Self> {
+        let medians = own.percentiles(50.0).zip(relay.percentiles(50.0));
+        let time = match (kind, medians) {
+            (Kind::Connections { .. } | Kind::Requests { .. }, Some((own, relay))) => {
+                Estimate::of(&pairs(&own, &relay, |a, b| a / b))?
+            }
+            _ => Estimate::of(&pairs(&relay.rates(), &own.rates(), |a, b| a / b))?,
+        };
+        Some(Self { kind: kind.describe(), time, cpu: own.cpu_ratio(relay)? })
+    }
+}
+
 /// A field's name, and what is in it.
 type Field = (&'static str, fn(&Stream) -> Value);
 
@@ -134,6 +156,7 @@ struct Entry {
     streams: Vec<(Direction, Stream)>,
     transfers: Vec<Transfers>,
     memory: Option<Memory>,
+    watched: Vec<Watched>,
 }
 
 /// The suite's result.
@@ -196,9 +219,15 @@ impl Entry {
             streams: Vec::new(),
             transfers: Vec::new(),
             memory,
+            watched: Vec::new(),
         };
         for kind in results.kinds().into_iter().filter(|kind| variant.does(*kind)) {
             let (own, none) = (results.series(variant, kind)?, results.series(Variant::None, kind)?);
+            if variant == Variant::RelayWatched
+                && let Some(relay) = results.series(Variant::Relay, kind)
+            {
+                entry.watched.push(Watched::of(kind, own, relay)?);
+            }
             match kind {
                 Kind::Connections { clients, .. } => {
                     entry.conns.push((clients, Conns::of(variant, own, none)?));
@@ -246,6 +275,12 @@ impl Entry {
         let transfers = self.transfers.iter();
         let each = transfers.map(|of| (format!("{} {}", of.bytes, of.direction.name()), of.json()));
         insert(&mut object, "transfers", each);
+        let watched = self.watched.iter();
+        insert(
+            &mut object,
+            "ratio_to_unwatched",
+            watched.map(|of| (of.kind.clone(), json!({"time": triple(of.time), "cpu": triple(of.cpu)}))),
+        );
         if let Some(Memory { connections, rss, pss }) = self.memory {
             object["idle_connections"] = json!(connections);
             object["rss_per_conn"] = json!(rounded(rss));

@@ -6,6 +6,7 @@
 //!   outside/server       the server
 //!   node/                the agent is attached here
 //!     workload           the client, of picop's variants: a workload that sends headers
+//!   watched/             the same with an agent of its own, whose metrics are fetched and whose traces are taken
 //! ```
 //!
 //! The peers listen on the loopback address of the client's pod, as picop does, and connect from that pod to the server's
@@ -15,7 +16,6 @@ mod routes;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -24,6 +24,7 @@ use testbed::{Agent, AgentOptions, Cluster, Pod, PodSpec, Proc, leftovers_of, wa
 use super::super::cpu;
 use super::super::load::{self, Client, Place, Serve, Served, Server, Way};
 use super::super::machine;
+use super::super::watch::{Collector, Watcher};
 use super::peer::{Peer, Program};
 use super::variant::Variant;
 
@@ -58,12 +59,34 @@ pub struct Stage {
     server: Server,
     peers: Vec<Peer>,
     floor: Option<Proc>,
-    agent: Option<Agent>,
+    agents: Vec<(Below, Agent)>,
+    /// Whoever watches an agent.
+    watcher: Option<Watcher>,
     ways: Vec<(Variant, Way)>,
     /// Connections made by each.
     made: Vec<(Variant, u64)>,
     client_pod: Pod,
     cluster: Cluster,
+}
+
+/// What the cgroup that an agent is attached to is named after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Below {
+    Node,
+    Watched,
+}
+
+impl Below {
+    fn of(variant: Variant) -> Self {
+        if variant == Variant::RelayWatched { Self::Watched } else { Self::Node }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Watched => "watched",
+        }
+    }
 }
 
 impl Stage {
@@ -73,10 +96,11 @@ impl Stage {
         let client_pod = cluster.pod(PodSpec::new("client").cgroup("outside/client"))?;
         let server_pod = cluster.pod(PodSpec::new("server").cgroup("outside/server"))?;
         client_pod.in_netns(machine::many_ports).context("entering the client's namespace")??;
-        let node = cluster.cgroup_dir().join("node");
-        let (workload, behind) = (node.join("workload"), node.join("server"));
-        for dir in [&workload, &behind] {
-            fs::create_dir_all(dir).with_context(|| format!("creating cgroup {}", dir.display()))?;
+        let at = |variant, name: &str| cluster.cgroup_dir().join(Below::of(variant).name()).join(name);
+        for variant in plan.variants.iter().filter(|variant| variant.is_picop()) {
+            for dir in [at(*variant, "workload"), at(*variant, "server")] {
+                fs::create_dir_all(&dir).with_context(|| format!("creating cgroup {}", dir.display()))?;
+            }
         }
         let mut ways = Vec::new();
         for (variant, number) in plan.variants.iter().copied().zip(0..) {
@@ -88,7 +112,7 @@ impl Stage {
                 server_pod.at4(FIRST_PORT + number)
             };
             let (cgroup, header) = if variant.is_picop() {
-                (workload.clone(), load::header(ENVIRONMENT))
+                (at(variant, "workload"), load::header(ENVIRONMENT))
             } else {
                 (client_pod.cgroup_dir().to_path_buf(), String::new())
             };
@@ -98,8 +122,12 @@ impl Stage {
             .iter()
             .map(|(variant, way)| {
                 // Where the agent sees it, as it would on a node: what it says can be grafted only then.
-                let cgroup = if variant.is_picop() { &behind } else { server_pod.cgroup_dir() };
-                (cgroup.to_path_buf(), server_pod.at4(way.port))
+                let cgroup = if variant.is_picop() {
+                    at(*variant, "server")
+                } else {
+                    server_pod.cgroup_dir().to_path_buf()
+                };
+                (cgroup, server_pod.at4(way.port))
             })
             .collect();
         let cpus = machine::cpus();
@@ -114,7 +142,8 @@ impl Stage {
             server,
             peers: Vec::new(),
             floor: None,
-            agent: None,
+            agents: Vec::new(),
+            watcher: None,
             ways,
             made,
             client_pod,
@@ -122,7 +151,9 @@ impl Stage {
         };
         stage.start_peers(plan, &server_pod)?;
         stage.start_floor(&server_pod)?;
-        stage.start_agent(plan, &server_pod, node)?;
+        for place in [Below::Node, Below::Watched] {
+            stage.start_agent(plan, &server_pod, place)?;
+        }
         stage.check_control()?;
         Ok(stage)
     }
@@ -152,11 +183,11 @@ impl Stage {
         Ok(())
     }
 
-    fn start_agent(&mut self, plan: &Plan, server: &Pod, node: PathBuf) -> Result<()> {
+    fn start_agent(&mut self, plan: &Plan, server: &Pod, place: Below) -> Result<()> {
         let services: Vec<_> = self
             .ways
             .iter()
-            .filter(|(variant, _)| variant.is_picop())
+            .filter(|(variant, _)| variant.is_picop() && Below::of(*variant) == place)
             .map(|(variant, way)| (*variant, way.to, server.at4(way.port)))
             .collect();
         if services.is_empty() {
@@ -165,19 +196,26 @@ impl Stage {
         let routes = routes::of(
             &services,
             plan.knows_graft,
-            &format!("{}/node/workload", self.cluster.id()),
+            &format!("{}/{}/workload", self.cluster.id(), place.name()),
             &self.client_pod,
         );
         let mut args = vec!["--max-connections-per-workload".to_owned(), MAX_CONNECTIONS.to_owned()];
         if !plan.access_lines {
             args.extend(["--log".to_owned(), "info,access=off".to_owned()]);
         }
-        let options =
-            AgentOptions { routes, cgroup: Some(node), args, plain: true, ..AgentOptions::default() };
+        let cgroup = Some(self.cluster.cgroup_dir().join(place.name()));
+        let mut options = AgentOptions { routes, cgroup, args, plain: true, ..AgentOptions::default() };
+        let collector = (place == Below::Watched).then(Collector::start).transpose()?;
+        if let Some(collector) = &collector {
+            collector.have_it_told(&mut options);
+        }
         // One worker, as the peers: it makes as many as there are CPUs for it when it starts.
         let agent = machine::on_one_cpu(|| Agent::start_with(&self.cluster, options))??;
         cpu::family(agent.pid())?.into_iter().try_for_each(machine::onto_all_cpus)?;
-        self.agent = Some(agent);
+        if let Some(collector) = collector {
+            self.watcher = Some(Watcher::start(collector, &agent)?);
+        }
+        self.agents.push((place, agent));
         Ok(())
     }
 
@@ -215,7 +253,8 @@ impl Stage {
     /// The processes of a variant between client and server.
     pub fn proxies(&self, variant: Variant) -> Result<Vec<u32>> {
         if variant.is_picop() {
-            return cpu::family(self.agent.as_ref().context("picop does not run")?.pid());
+            let agent = self.agents.iter().find(|(place, _)| *place == Below::of(variant));
+            return cpu::family(agent.context("picop does not run")?.1.pid());
         }
         if let (Variant::Floor, Some(floor)) = (variant, &self.floor) {
             return cpu::family(floor.pid());
@@ -257,10 +296,13 @@ impl Stage {
 
     /// Removes everything, and makes sure of it.
     pub fn remove(self) -> Result<()> {
-        let Self { client, server, peers, floor, agent, cluster, .. } = self;
+        let Self { client, server, peers, floor, agents, watcher, cluster, .. } = self;
         let id = cluster.id();
+        if let Some(watcher) = watcher {
+            watcher.finish()?;
+        }
         drop((client, server, peers, floor));
-        if let Some(agent) = agent {
+        for (_, agent) in agents {
             let status = agent.stop()?;
             ensure!(status.success(), "picop ended badly when asked to stop: {status}");
         }

@@ -13,6 +13,8 @@ pub enum Variant {
     NoneAgain,
     /// By picop's relay, which carries all bytes itself.
     Relay,
+    /// As [`Relay`](Self::Relay), by an agent whose metrics are fetched every second and whose traces are taken.
+    RelayWatched,
     /// By picop's relay, which leaves as many bytes as it can to the kernel.
     Graft,
     /// nginx's stream module.
@@ -29,7 +31,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// All of them, the yardstick first.
+    /// All that are measured if nothing else is asked for, the yardstick first.
     pub const ALL: [Self; 9] = [
         Self::None,
         Self::NoneAgain,
@@ -48,6 +50,7 @@ impl Variant {
             Self::None => "none",
             Self::NoneAgain => "none-again",
             Self::Relay => "relay",
+            Self::RelayWatched => "relay-watched",
             Self::Graft => "graft",
             Self::NginxStream => "nginx-stream",
             Self::Haproxy => "haproxy",
@@ -59,7 +62,7 @@ impl Variant {
 
     /// Whether it is picop: its clients send the header, and ask for an address that only picop knows.
     pub fn is_picop(self) -> bool {
-        matches!(self, Self::Relay | Self::Graft)
+        matches!(self, Self::Relay | Self::RelayWatched | Self::Graft)
     }
 
     /// Whether it is one of those that picop is compared with.
@@ -80,7 +83,7 @@ impl Variant {
     /// What `graft` of its service says, where picop knows that key.
     pub fn graft(self) -> Option<&'static str> {
         match self {
-            Self::Relay => Some("never"),
+            Self::Relay | Self::RelayWatched => Some("never"),
             Self::Graft => Some("always"),
             _ => None,
         }
@@ -88,8 +91,11 @@ impl Variant {
 }
 
 /// The variants that were asked for, the yardstick first.
-pub fn chosen(only: &[String]) -> Result<Vec<Variant>> {
+pub fn chosen(watched: bool, only: &[String]) -> Result<Vec<Variant>> {
     let mut variants = Variant::ALL.to_vec();
+    if watched {
+        variants.push(Variant::RelayWatched);
+    }
     let names: Vec<_> = variants.iter().map(|v| v.name()).collect();
     for name in only {
         ensure!(names.contains(&&**name), "there is no variant {name}; there are {}", names.join(", "));
@@ -106,16 +112,18 @@ mod tests {
     fn the_yardstick_is_always_the_first() {
         let names = |only: &[&str]| {
             let only: Vec<_> = only.iter().map(|n| (*n).to_owned()).collect();
-            chosen(&only).map(|chosen| chosen.into_iter().map(Variant::name).collect::<Vec<_>>())
+            chosen(false, &only).map(|chosen| chosen.into_iter().map(Variant::name).collect::<Vec<_>>())
         };
         assert_eq!(names(&["envoy", "relay"]).expect("variants"), ["none", "relay", "envoy"]);
         assert_eq!(names(&[]).expect("all").len(), Variant::ALL.len());
         assert!(names(&["traefik"]).is_err());
+        let watched = chosen(true, &["relay".to_owned(), "relay-watched".to_owned()]).expect("variants");
+        assert_eq!(watched, [Variant::None, Variant::Relay, Variant::RelayWatched]);
     }
 
     #[test]
     fn every_variant_is_the_yardstick_or_picop_or_a_peer() {
-        for variant in Variant::ALL {
+        for variant in Variant::ALL.into_iter().chain([Variant::RelayWatched]) {
             let direct = matches!(variant, Variant::None | Variant::NoneAgain);
             let between = u8::from(variant.is_picop()) + u8::from(variant.listens());
             assert_eq!(1, u8::from(direct) + between);

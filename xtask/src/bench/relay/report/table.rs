@@ -43,6 +43,16 @@ impl Report {
         if let Some(worst) = self.noise() {
             writeln!(text, "\n  {worst}").expect("a String takes all");
         }
+        for of in self.entries.iter().flat_map(|entry| &entry.watched) {
+            writeln!(
+                text,
+                "  watched beside unwatched, {}: time {}, CPU of all {}; target 1.03",
+                of.kind,
+                ratio(of.time),
+                ratio(of.cpu)
+            )
+            .expect("a String takes all");
+        }
         for line in self.beside_peers() {
             writeln!(text, "  {line}").expect("a String takes all");
         }
@@ -182,7 +192,9 @@ impl Report {
     /// picop beside the best of its peers, connection by connection.
     fn beside_peers(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for entry in self.entries.iter().filter(|entry| entry.variant.is_picop()) {
+        for entry in
+            self.entries.iter().filter(|it| it.variant.is_picop() && it.variant != Variant::RelayWatched)
+        {
             for (at, (clients, own)) in entry.conns.iter().enumerate() {
                 let figures: [Figure; 2] = [
                     ("added p50", |conns| conns.added_p50_us.median),
