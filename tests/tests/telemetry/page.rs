@@ -57,6 +57,8 @@ fn it_shows_who_uses_what_and_follows() -> Result {
     browser.until("document.getElementById('details').innerText.includes('no_variant')")?;
     let details = browser.run("return document.getElementById('details').innerText")?;
     assert!(details.as_str().is_some_and(|text| text.contains("direct") && text.contains("40")), "{details}");
+    let height = browser.run("return document.querySelector('header').clientHeight")?;
+    assert!(height.as_f64() < Some(60.0), "the header has more than one line: {height}");
     keep(&browser, "small-light")?;
 
     // New routes, too.
