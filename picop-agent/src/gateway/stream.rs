@@ -2,37 +2,15 @@
 
 use std::{io, time::Duration};
 
-use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-use crate::protocol::{HeadSource, READ_SIZE};
+pub use picop_common::net::Source;
 
 /// How long a peer may say nothing before it is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often it is then asked.
 const PROBES: Duration = Duration::from_secs(10);
-
-/// A tokio stream, as a source of a head.
-pub struct Source<'a, S>(pub &'a mut S);
-
-impl<S: AsyncRead + Unpin> HeadSource for Source<'_, S> {
-    type Deadline = Instant;
-
-    fn after(&self, wait: Duration) -> Instant {
-        Instant::now() + wait
-    }
-
-    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
-        into.reserve(READ_SIZE);
-        let mut limited = (&mut *self.0).take(u64::try_from(READ_SIZE).unwrap_or(u64::MAX));
-        timeout_at(by, limited.read_buf(into)).await.ok()
-    }
-}
 
 /// Why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]
