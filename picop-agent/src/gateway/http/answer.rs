@@ -13,6 +13,7 @@ use hyper::{
     Method, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
     header::{CONTENT_TYPE, HeaderValue},
+    http::uri::PathAndQuery,
 };
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,7 +32,8 @@ pub struct RequestLine {
     pub since: Instant,
     pub method: Method,
     pub host: String,
-    pub path: String,
+    /// With its query, which is not told.
+    pub path: Option<PathAndQuery>,
     pub environment: Option<EnvId>,
     pub env_source: Source,
     /// Whether the connection to the server had served others before.
@@ -54,7 +56,7 @@ impl Drop for RequestLine {
             client = %self.client,
             method = self.method.as_str(),
             host = self.host,
-            path = self.path,
+            path = self.path.as_ref().map_or("/", PathAndQuery::path),
             environment = self.environment.as_ref().map(EnvId::as_str),
             env_source = self.env_source.as_str(),
             reused = self.reused,
@@ -99,7 +101,7 @@ impl Lent {
 pub struct AnswerBody {
     content: Content,
     /// Whoever carries a connection on after its answer has it.
-    line: Option<RequestLine>,
+    line: Option<Box<RequestLine>>,
     /// Dropped with the body if the client does not want all of it: what is left of the answer is nobody's.
     lent: Option<Lent>,
 }
@@ -113,7 +115,7 @@ enum Content {
 pub type Answer = Response<AnswerBody>;
 
 /// A server's answer.
-pub fn of_server(answer: Response<Incoming>, line: RequestLine, lent: Lent) -> Answer {
+pub fn of_server(answer: Response<Incoming>, line: Box<RequestLine>, lent: Lent) -> Answer {
     answer.map(|body| {
         let mut body = AnswerBody { content: Content::Server(body), line: Some(line), lent: Some(lent) };
         // Nobody asks a body without bytes for any.
@@ -125,7 +127,7 @@ pub fn of_server(answer: Response<Incoming>, line: RequestLine, lent: Lent) -> A
 }
 
 /// The gateway's own answer, in words.
-pub fn own(status: StatusCode, words: &str, mut line: RequestLine) -> Answer {
+pub fn own(status: StatusCode, words: &str, mut line: Box<RequestLine>) -> Answer {
     line.status = Some(status);
     let text = if words.is_empty() { Bytes::new() } else { format!("picop gateway: {words}\n").into() };
     line.outcome = "failed";

@@ -16,7 +16,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{net::TcpStream, time::timeout};
-use tokio_util::task::TaskTracker;
 
 use super::{
     forward::{Client, Edge},
@@ -61,7 +60,7 @@ where
     S: rt::Read + rt::Write + Unpin + Send + 'static,
 {
     let begun = AtomicBool::new(false);
-    let asking = Arc::new(Client { address: peer, is_tls, tunnels: TaskTracker::new() });
+    let asking = Arc::new(Client::new(peer, is_tls));
     let service = service_fn(|request: Request<Incoming>| {
         begun.store(true, Ordering::Relaxed);
         let (edge, asking) = (Arc::clone(&edge), Arc::clone(&asking));

@@ -12,7 +12,11 @@ async fn start() -> (SocketAddr, Arc<Table>, Life) {
     let (listener, at) = listener().await;
     let (table, life) = (Arc::new(Table::default()), Life::default());
     let (told, serving) = (Arc::clone(&table), life.clone());
-    life.accept(listener, 10, move |client, _| serve(Arc::clone(&told), serving.clone(), client));
+    let accepting = life.accept(listener, 10, |_| {
+        let (told, serving) = (Arc::clone(&told), serving.clone());
+        move |client, _| serve(Arc::clone(&told), serving.clone(), client)
+    });
+    accepting.expect("a listener");
     (at, table, life)
 }
 
