@@ -17,6 +17,7 @@ mod error;
 pub mod http;
 mod life;
 mod line;
+mod metrics;
 pub mod proxy;
 mod pump;
 mod stream;
@@ -46,13 +47,16 @@ pub fn run(command: GatewayCommand) -> Result<(), GatewayError> {
         GatewayCommand::Proxy(args) => &args.common,
         GatewayCommand::Http(args) => &args.common,
     };
-    let CommonArgs { log_format, log, drain_timeout, workers, .. } = common.clone();
+    let CommonArgs { log_format, log, drain_timeout, workers, metrics: numbers, .. } = common.clone();
     logs::init(log_format, &log)?;
     let workers = workers.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
     let workers = Workers::start(workers.get()).map_err(GatewayError::Runtime)?;
     runtime()?.block_on(async {
         let life = Life::with_workers(&workers);
         let mut stop = life::Signals::new()?;
+        if let Some(address) = numbers {
+            metrics::start(address, &life).await?;
+        }
         match command {
             GatewayCommand::Tcp(args) => tcp::start(args, &life).await?,
             GatewayCommand::Proxy(args) => proxy::start(args, &life).await?,

@@ -41,6 +41,10 @@ pub struct CommonArgs {
     #[arg(long, env = "PICOP_WORKERS", value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
+    /// Serve numbers for Prometheus at this address (/metrics), and that it runs (/healthz).
+    #[arg(long, env = "PICOP_METRICS", value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
+
     /// How long the server may take to accept a connection.
     #[arg(long, env = "PICOP_CONNECT_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
     pub connect_timeout: Duration,

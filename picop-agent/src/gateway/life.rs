@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{GatewayError, stream::prepare, workers::Workers};
+use super::{GatewayError, metrics::Metrics, stream::prepare, workers::Workers};
 
 /// How long accepting rests when the system has no more to give.
 const REST: Duration = Duration::from_millis(200);
@@ -31,6 +31,7 @@ pub struct Life {
     ended: CancellationToken,
     tasks: TaskTracker,
     connections: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
     /// Where connections are served; without any, where they are accepted.
     workers: Arc<[Handle]>,
 }
@@ -39,6 +40,11 @@ impl Life {
     /// A gateway whose connections are served by these.
     pub fn with_workers(workers: &Workers) -> Self {
         Self { workers: workers.handles(), ..Self::default() }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// How many serve connections.
@@ -95,6 +101,7 @@ impl Life {
         S: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        prepare(&listener).map_err(GatewayError::Share)?;
         let at_once = usize::try_from(at_once).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(at_once));
         if self.workers.is_empty() {
@@ -133,10 +140,6 @@ where
         let place = Arc::clone(places).acquire_owned().await.expect("nobody closes it");
         match listener.accept().await {
             Ok((stream, peer)) => {
-                if let Err(error) = prepare(&stream) {
-                    tracing::debug!(%error, "a client is gone already");
-                    continue;
-                }
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let serving = serve(stream, peer);
                 let connections = Arc::clone(&life.connections);

@@ -23,11 +23,15 @@ use super::{
     pool::{Pool, Shelf},
     upstream::Sender,
 };
-use crate::protocol::EnvId;
+use crate::{
+    gateway::metrics::{self, Metrics},
+    protocol::EnvId,
+};
 
 /// The access line of a request: exactly one, when its answer has ended.
 #[derive(Debug)]
 pub struct RequestLine {
+    pub metrics: Arc<Metrics>,
     pub client: SocketAddr,
     pub since: Instant,
     pub method: Method,
@@ -51,6 +55,16 @@ pub struct RequestLine {
 
 impl Drop for RequestLine {
     fn drop(&mut self) {
+        let took = self.since.elapsed();
+        self.metrics.answered(&metrics::Request {
+            environment: self.environment.as_ref(),
+            env_source: self.env_source.as_str(),
+            status: self.status.map(|status| status.as_u16()),
+            outcome: self.outcome,
+            reused: self.reused,
+            down: self.bytes_down,
+            took,
+        });
         tracing::info!(
             target: "access",
             client = %self.client,
@@ -62,7 +76,7 @@ impl Drop for RequestLine {
             reused = self.reused,
             status = self.status.map(|status| status.as_u16()),
             bytes_down = self.bytes_down,
-            duration_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             outcome = self.outcome,
             error = self.error,
         );

@@ -98,6 +98,7 @@ impl Edge {
         let host = host(&request);
         let (environment, env_source) = self.finder.find(&host, request.headers());
         let mut line = Box::new(RequestLine {
+            metrics: Arc::clone(self.life.metrics()),
             client: client.address,
             since: Instant::now(),
             method: request.method().clone(),

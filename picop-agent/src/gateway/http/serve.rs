@@ -45,6 +45,7 @@ pub async fn serve(
     client: TcpStream,
     peer: SocketAddr,
 ) {
+    let _open = edge.life.metrics().accepted();
     let Some(certificate) = certificate else {
         return requests(edge, patience, TokioIo::new(client), peer, false).await;
     };

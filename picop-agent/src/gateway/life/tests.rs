@@ -69,3 +69,22 @@ async fn workers_serve_where_they_accept() {
     // In a runtime's thread, which may not wait for another runtime's end.
     tokio::task::spawn_blocking(move || drop(workers)).await.expect("no panic");
 }
+
+#[tokio::test]
+async fn what_is_accepted_inherits_what_its_listener_was_told() {
+    let (listener, at) = listener().await;
+    let life = Life::default();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let accepting = life.accept(listener, 2, |_| {
+        let tell = tell.clone();
+        move |stream: TcpStream, _| {
+            let socket = socket2::SockRef::from(&stream);
+            let is_set = socket.keepalive().and_then(|keepalive| Ok(keepalive && socket.tcp_nodelay()?));
+            tell.send(is_set.expect("a socket")).expect("somebody listens");
+            async move { drop(stream) }
+        }
+    });
+    accepting.expect("a listener");
+    let _client = connect(at).await;
+    assert_eq!(within(told.recv()).await, Some(true));
+}
