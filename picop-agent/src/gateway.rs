@@ -6,7 +6,8 @@
 //! - `gateway http` finds an environment for each HTTP request, and forwards it over a connection with that header ([`http`]).
 //! - `curl`, `connect` and `decode` are for a terminal ([`terminal`], [`decode`]).
 //!
-//! Nothing here knows of eBPF, and a gateway needs no privilege. It runs on tokio's ordinary runtime.
+//! Nothing here knows of eBPF, and a gateway needs no privilege. It runs on tokio, a runtime for each thread that
+//! serves ([`workers`]).
 
 pub mod args;
 mod ask;
@@ -16,6 +17,7 @@ mod error;
 pub mod http;
 mod life;
 mod line;
+mod metrics;
 pub mod proxy;
 mod pump;
 mod stream;
@@ -23,11 +25,15 @@ pub mod tcp;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+mod workers;
 
 pub use error::GatewayError;
 pub use life::Life;
 
+use std::{num::NonZeroUsize, thread};
+
 use args::{CommonArgs, GatewayCommand};
+use workers::Workers;
 
 use crate::telemetry::logs;
 
@@ -41,11 +47,16 @@ pub fn run(command: GatewayCommand) -> Result<(), GatewayError> {
         GatewayCommand::Proxy(args) => &args.common,
         GatewayCommand::Http(args) => &args.common,
     };
-    let CommonArgs { log_format, log, drain_timeout, .. } = common.clone();
+    let CommonArgs { log_format, log, drain_timeout, workers, metrics: numbers, .. } = common.clone();
     logs::init(log_format, &log)?;
+    let workers = workers.unwrap_or_else(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    let workers = Workers::start(workers.get()).map_err(GatewayError::Runtime)?;
     runtime()?.block_on(async {
-        let life = Life::default();
+        let life = Life::with_workers(&workers);
         let mut stop = life::Signals::new()?;
+        if let Some(address) = numbers {
+            metrics::start(address, &life).await?;
+        }
         match command {
             GatewayCommand::Tcp(args) => tcp::start(args, &life).await?,
             GatewayCommand::Proxy(args) => proxy::start(args, &life).await?,
@@ -60,5 +71,5 @@ pub fn run(command: GatewayCommand) -> Result<(), GatewayError> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, GatewayError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(GatewayError::Runtime)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(GatewayError::Runtime)
 }

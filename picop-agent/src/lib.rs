@@ -19,7 +19,6 @@ pub mod duration;
 pub mod gateway;
 #[cfg(feature = "ebpf")]
 pub mod intercept;
-pub mod protocol;
 #[cfg(feature = "ebpf")]
 pub mod relay;
 pub mod route;
@@ -28,3 +27,5 @@ pub mod source;
 pub mod status;
 pub mod sys;
 pub mod telemetry;
+
+pub use picop_common::protocol;

@@ -13,6 +13,7 @@ mod counts;
 mod cpu;
 mod delay;
 mod doc;
+mod gateway;
 mod load;
 pub mod machine;
 mod noise;
@@ -71,6 +72,7 @@ enum Suite {
     Connect(connect::Args),
     Relay(relay::Args),
     Delay(delay::Args),
+    Gateway(gateway::Args),
     Consumption(consumption::Args),
     Scale(scale::Args),
     Counts(counts::Args),
@@ -143,6 +145,7 @@ impl Suite {
             Self::Connect(with(&words)?),
             Self::Relay(with(&words)?),
             Self::Delay(with(&words)?),
+            Self::Gateway(with(&words)?),
             Self::Consumption(with(&words)?),
             Self::Reduction(with(&words)?),
             Self::Scale(with(&words)?),
@@ -155,6 +158,7 @@ impl Suite {
             Self::Connect(_) => "connect",
             Self::Relay(_) => "relay",
             Self::Delay(_) => delay::SUITE,
+            Self::Gateway(_) => gateway::SUITE,
             Self::Consumption(_) => consumption::SUITE,
             Self::Scale(_) => scale::SUITE,
             Self::Counts(_) => counts::SUITE,
@@ -168,6 +172,7 @@ impl Suite {
             Self::Connect(args) => args.picop.as_deref(),
             Self::Relay(args) => args.picop.as_deref(),
             Self::Delay(args) => args.picop.as_deref(),
+            Self::Gateway(args) => args.picop.as_deref(),
             Self::Consumption(args) => args.picop.as_deref(),
             Self::Scale(args) => args.picop.as_deref(),
             Self::Counts(args) => args.picop.as_deref(),
@@ -180,6 +185,7 @@ impl Suite {
             Self::Connect(args) => finish(connect::run(args, programs)?, args.extent(), args.json),
             Self::Relay(args) => finish(relay::run(args, programs)?, args.extent(), args.json),
             Self::Delay(args) => finish(delay::run(args, programs)?, args.extent(), args.json),
+            Self::Gateway(args) => finish(gateway::run(args, programs)?, args.extent(), args.json),
             Self::Consumption(args) => finish(consumption::run(args, programs)?, args.extent(), args.json),
             Self::Scale(args) => finish(scale::run(args, programs)?, args.extent(), args.json),
             Self::Counts(args) => finish(counts::run(args, programs)?, args.extent(), args.json),
@@ -249,12 +255,13 @@ mod tests {
     fn all_suites_run_wholly_by_default_and_quickly_if_asked() {
         for (quick, extent) in [(false, Extent::Whole), (true, Extent::Quick)] {
             let suites = Suite::all(quick, false).expect("defaults");
-            assert_eq!(suites.len(), 7);
+            assert_eq!(suites.len(), 8);
             for suite in suites {
                 let found = match &suite {
                     Suite::Connect(args) => args.extent(),
                     Suite::Relay(args) => args.extent(),
                     Suite::Delay(args) => args.extent(),
+                    Suite::Gateway(args) => args.extent(),
                     Suite::Consumption(args) => args.extent(),
                     Suite::Scale(args) => args.extent(),
                     Suite::Counts(args) => args.extent(),

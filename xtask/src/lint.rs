@@ -5,6 +5,9 @@ use anyhow::Result;
 use std::path::Path;
 use std::process::Command;
 
+/// What of `picop-common` is for other programs: its examples and some of its tests are built only with these.
+pub const LIBRARY_FEATURES: &str = "picop-common/tokio,picop-common/opentelemetry,picop-common/schemars";
+
 /// Check formatting and run clippy, warnings denied, on user space and on the eBPF programs.
 #[derive(clap::Args)]
 pub struct Args {}
@@ -29,7 +32,9 @@ pub fn format() -> Result<()> {
 
 /// Clippy on everything that runs in user space.
 pub fn clippy() -> Result<()> {
-    exec::run("clippy on user space", cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--all-targets", "--features", LIBRARY_FEATURES, "--", "-D", "warnings"]);
+    exec::run("clippy on user space", &mut clippy)
 }
 
 /// Clippy on the eBPF programs; the reason, if the compiler that builds them has no clippy.

@@ -86,8 +86,9 @@ impl Run {
     /// What needs neither root nor a particular kernel.
     fn host(&self) -> Result<Done> {
         let mut tally = Tally::default();
+        let library = format!("--features={}", lint::LIBRARY_FEATURES);
         for selection in [
-            ["--package=picop-common", "--package=picop-agent", "--package=xtask"].as_slice(),
+            ["--package=picop-common", "--package=picop-agent", "--package=xtask", &library].as_slice(),
             ["--package=picop-tests", "--lib", "--bins"].as_slice(),
         ] {
             let mut cargo = Command::new(workspace::cargo());

@@ -20,7 +20,6 @@ use std::{collections::HashMap, convert::Infallible, fmt::Write as _, sync::Arc,
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited, channel::Channel};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header};
-use prometheus::TextEncoder;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -32,7 +31,7 @@ use super::{
 };
 use crate::{
     intercept::canary::Status,
-    telemetry::{chain, events::Heard, metrics::openmetrics},
+    telemetry::{chain, events::Heard, metrics::written},
 };
 
 /// Most bytes of a request's body.
@@ -106,12 +105,8 @@ fn numbers(state: &State, headers: &HeaderMap) -> Answer {
     };
     let families = state.hub.metrics().gather(elsewhere);
     let accepts = headers.get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
-    if accepts.contains("application/openmetrics-text") {
-        return whole(StatusCode::OK, openmetrics::CONTENT_TYPE, openmetrics::encode(&families));
-    }
-    let mut body = String::new();
-    match TextEncoder::new().encode_utf8(&families, &mut body) {
-        Ok(()) => whole(StatusCode::OK, prometheus::TEXT_FORMAT, body),
+    match written(&families, accepts) {
+        Ok((form, body)) => whole(StatusCode::OK, form, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }

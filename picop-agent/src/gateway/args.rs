@@ -3,7 +3,7 @@
 //! `gateway tcp`, `gateway proxy` and `curl` take the flags of PiCoP's reference programs, by the same names and with the same
 //! defaults, so that they can stand in for those.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use hyper::{Method, Uri, header::HeaderName};
@@ -36,6 +36,14 @@ pub struct CommonArgs {
     /// Connections of clients at once. Those after them wait to be accepted.
     #[arg(long, env = "PICOP_MAX_CONNECTIONS", value_name = "N", default_value_t = 10_000)]
     pub max_connections: u32,
+
+    /// Threads that serve connections. [default: one for each CPU]
+    #[arg(long, env = "PICOP_WORKERS", value_name = "N")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Serve numbers for Prometheus at this address (/metrics), and that it runs (/healthz).
+    #[arg(long, env = "PICOP_METRICS", value_name = "ADDR")]
+    pub metrics: Option<SocketAddr>,
 
     /// How long the server may take to accept a connection.
     #[arg(long, env = "PICOP_CONNECT_TIMEOUT", value_name = "TIME", default_value = "3s", value_parser = duration)]
@@ -176,7 +184,7 @@ pub struct HttpArgs {
     #[arg(long)]
     pub upstream_http2: bool,
 
-    /// Connections to the server that are kept while they are idle, in total.
+    /// Connections to the server that are kept while they are idle, in total: each worker has its part of them.
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub pool_size: usize,
 
@@ -204,9 +212,17 @@ pub struct CurlArgs {
     #[arg(long, value_name = "ENV")]
     pub env_id: Option<EnvId>,
 
-    /// What to ask for: `http://HOST[:PORT]/PATH`.
+    /// What to ask for: `http://HOST[:PORT]/PATH`, or `https://`, where the environment goes in front of the TLS handshake.
     #[arg(long)]
     pub url: Uri,
+
+    /// With https, whom to trust instead of the authorities that this host trusts: certificates (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+
+    /// With https, take any certificate.
+    #[arg(short = 'k', long, conflicts_with = "cacert")]
+    pub insecure: bool,
 
     /// The method. [default: GET, with --data POST]
     #[arg(short = 'X', long)]

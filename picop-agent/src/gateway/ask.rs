@@ -11,6 +11,11 @@ use hyper::{
     header::{HOST, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
 use super::stream::{OpenError, open};
 
@@ -18,11 +23,35 @@ use super::stream::{OpenError, open};
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// It is no URL that can be asked.
-    #[error("{0} cannot be asked: write http://HOST[:PORT]/PATH (TLS is not spoken here)")]
+    #[error("{0} cannot be asked: write http://HOST[:PORT]/PATH (where TLS is spoken, https:// too)")]
     Url(Uri),
     /// There is no connection.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Its name cannot be in a certificate.
+    #[error("{0} is no name that a certificate could have")]
+    Name(String),
+    /// No TLS.
+    #[error(
+        "no TLS with {destination}; --cacert FILE names an authority to trust, and -k asks for no certificate"
+    )]
+    Tls {
+        /// Where to.
+        destination: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The TLS handshake takes too long.
+    #[error(
+        "{destination} did not finish a TLS handshake within {waited:?}; does it speak TLS at that port?"
+    )]
+    SlowTls {
+        /// Where to.
+        destination: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The connection is of no use.
     #[error("the connection to {destination} is gone")]
     Gone {
@@ -68,6 +97,35 @@ impl Asked {
         let stream = open(&destination, header, patience).await?;
         let gone = |source| AskError::Gone { destination: destination.clone(), source };
         let local = stream.local_addr().map_err(gone)?;
+        Self::over(stream, destination, local).await
+    }
+
+    /// The same by TLS, of which the header is no part: it goes in front, where whoever routes can read it.
+    pub async fn connect_tls(
+        url: &Uri,
+        header: &[u8],
+        patience: Duration,
+        connector: &TlsConnector,
+    ) -> Result<Self, AskError> {
+        let host = url.host().filter(|host| !host.is_empty()).ok_or_else(|| AskError::Url(url.clone()))?;
+        let destination = format!("{host}:{}", url.port_u16().unwrap_or(443));
+        // Addresses of IPv6 are in brackets in URLs, and not in certificates.
+        let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| AskError::Name(name.to_owned()))?;
+        let stream = open(&destination, header, patience).await?;
+        let gone = |source| AskError::Gone { destination: destination.clone(), source };
+        let local = stream.local_addr().map_err(gone)?;
+        let stream = timeout(patience, connector.connect(name, stream))
+            .await
+            .map_err(|_| AskError::SlowTls { destination: destination.clone(), waited: patience })?
+            .map_err(|source| AskError::Tls { destination: destination.clone(), source })?;
+        Self::over(stream, destination, local).await
+    }
+
+    async fn over<S>(stream: S, destination: String, local: SocketAddr) -> Result<Self, AskError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, connection) = http1::Builder::new()
             .preserve_header_case(true)
             .title_case_headers(true)

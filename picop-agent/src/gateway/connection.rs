@@ -66,7 +66,8 @@ pub async fn serve<R: Router>(
     mut stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let mut access = Line::new(peer);
+    let _open = life.metrics().accepted();
+    let mut access = Line::new(peer, Arc::clone(life.metrics()));
     let ended = tokio::select! {
         ended = carry(&*router, rules, &mut stream, &mut access) => ended,
         () = life.ended() => Err(Failed(Outcome::Drained, None)),

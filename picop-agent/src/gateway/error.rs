@@ -23,6 +23,9 @@ pub enum GatewayError {
         #[source]
         source: io::Error,
     },
+    /// A listener cannot be shared.
+    #[error("cannot share a listener among threads; are open files limited (ulimit -n)?")]
+    Share(#[source] io::Error),
     /// What is to be logged makes no sense.
     #[error("--log")]
     Log(#[from] LogError),

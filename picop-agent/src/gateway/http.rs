@@ -47,25 +47,28 @@ pub async fn start(args: HttpArgs, life: &Life) -> Result<(), GatewayError> {
     if let Some(certificate) = certificate.clone() {
         until_stopped(life, async move { certificate.follow().await });
     }
-    let (at_once, first, next) = (args.common.max_connections, args.common.header_timeout, args.client_idle);
-    let edge = Arc::new(edge(args, life));
-    accept(listener, at_once, &edge, certificate, Patience { first, next });
-    let pool = Arc::clone(&edge.pool);
-    until_stopped(life, async move {
-        loop {
-            tokio::time::sleep(SWEEP).await;
-            pool.sweep();
-        }
-    });
+    let patience = Patience { first: args.common.header_timeout, next: args.client_idle };
+    let places = Arc::new(Semaphore::new(args.max_requests.clamp(1, Semaphore::MAX_PERMITS)));
+    let edges: Vec<_> = (0..life.workers()).map(|_| Arc::new(edge(args.clone(), &places, life))).collect();
+    accept(listener, args.common.max_connections, &edges, certificate.as_ref(), patience)?;
+    let pools: Vec<_> = edges.iter().map(|edge| Arc::clone(&edge.pool)).collect();
     let stopping = life.clone();
     life.spawn(async move {
-        stopping.stopping().await;
-        edge.pool.close();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => pools.iter().for_each(|pool| pool.sweep()),
+                () = stopping.stopping() => break,
+            }
+        }
+        for pool in &pools {
+            pool.close();
+        }
     });
     Ok(())
 }
 
-fn edge(args: HttpArgs, life: &Life) -> Edge {
+/// What one worker's requests have in common.
+fn edge(args: HttpArgs, places: &Arc<Semaphore>, life: &Life) -> Edge {
     Edge {
         finder: Finder {
             hosts: args.host_pattern,
@@ -77,9 +80,9 @@ fn edge(args: HttpArgs, life: &Life) -> Edge {
         is_http2: args.upstream_http2,
         connect_timeout: args.common.connect_timeout,
         answer_timeout: args.answer_timeout,
-        pool: Arc::new(Pool::new(args.pool_size, args.pool_idle)),
+        pool: Arc::new(Pool::new(args.pool_size.div_ceil(life.workers()), args.pool_idle)),
         connecting: Mutex::default(),
-        places: Arc::new(Semaphore::new(args.max_requests.clamp(1, Semaphore::MAX_PERMITS))),
+        places: Arc::clone(places),
         life: life.clone(),
     }
 }
@@ -87,14 +90,14 @@ fn edge(args: HttpArgs, life: &Life) -> Edge {
 fn accept(
     listener: TcpListener,
     at_once: u32,
-    edge: &Arc<Edge>,
-    certificate: Option<Arc<Certificate>>,
+    edges: &[Arc<Edge>],
+    certificate: Option<&Arc<Certificate>>,
     patience: Patience,
-) {
-    let serving = Arc::clone(edge);
-    edge.life.accept(listener, at_once, move |client, peer| {
-        serve::serve(Arc::clone(&serving), certificate.clone(), patience, client, peer)
-    });
+) -> Result<(), GatewayError> {
+    edges[0].life.accept(listener, at_once, |worker| {
+        let (edge, certificate) = (Arc::clone(&edges[worker]), certificate.cloned());
+        move |client, peer| serve::serve(Arc::clone(&edge), certificate.clone(), patience, client, peer)
+    })
 }
 
 fn until_stopped(life: &Life, task: impl Future<Output = ()> + Send + 'static) {

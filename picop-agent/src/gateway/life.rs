@@ -13,12 +13,13 @@ use std::{
 
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{GatewayError, stream::prepare};
+use super::{GatewayError, metrics::Metrics, stream::prepare, workers::Workers};
 
 /// How long accepting rests when the system has no more to give.
 const REST: Duration = Duration::from_millis(200);
@@ -30,9 +31,27 @@ pub struct Life {
     ended: CancellationToken,
     tasks: TaskTracker,
     connections: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+    /// Where connections are served; without any, where they are accepted.
+    workers: Arc<[Handle]>,
 }
 
 impl Life {
+    /// A gateway whose connections are served by these.
+    pub fn with_workers(workers: &Workers) -> Self {
+        Self { workers: workers.handles(), ..Self::default() }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// How many serve connections.
+    pub fn workers(&self) -> usize {
+        self.workers.len().max(1)
+    }
+
     /// Completes when nothing new is to begin.
     pub async fn stopping(&self) {
         self.stopping.cancelled().await;
@@ -68,37 +87,59 @@ impl Life {
     }
 
     /// Accepts connections until the gateway stops, and serves so many of them at once. Further ones wait in the listener's
-    /// queue, and then with the client.
-    pub fn accept<S, F>(&self, listener: TcpListener, at_once: u32, serve: S)
+    /// queue, and then with the client. `serve` is asked for once for each worker, by number.
+    ///
+    /// # Errors
+    /// When the workers cannot share the listener.
+    pub fn accept<S, F>(
+        &self,
+        listener: TcpListener,
+        at_once: u32,
+        mut serve: impl FnMut(usize) -> S,
+    ) -> Result<(), GatewayError>
     where
         S: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let life = self.clone();
-        self.spawn(async move {
-            tokio::select! {
-                () = accept_all(&listener, at_once, serve, &life) => {}
-                () = life.stopping() => {}
-            }
-        });
+        prepare(&listener).map_err(GatewayError::Share)?;
+        let at_once = usize::try_from(at_once).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(at_once));
+        if self.workers.is_empty() {
+            self.spawn(self.clone().accepting(listener, places, serve(0)));
+            return Ok(());
+        }
+        let listener = listener.into_std().map_err(GatewayError::Share)?;
+        for (number, worker) in self.workers.iter().enumerate() {
+            let own = listener.try_clone().map_err(GatewayError::Share)?;
+            let _there = worker.enter();
+            let own = TcpListener::from_std(own).map_err(GatewayError::Share)?;
+            let accepting = self.clone().accepting(own, Arc::clone(&places), serve(number));
+            self.tasks.spawn_on(accepting, worker);
+        }
+        Ok(())
+    }
+
+    async fn accepting<S, F>(self, listener: TcpListener, places: Arc<Semaphore>, serve: S)
+    where
+        S: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        tokio::select! {
+            () = accept_all(&listener, &places, serve, &self) => {}
+            () = self.stopping() => {}
+        }
     }
 }
 
-async fn accept_all<S, F>(listener: &TcpListener, at_once: u32, serve: S, life: &Life)
+async fn accept_all<S, F>(listener: &TcpListener, places: &Arc<Semaphore>, serve: S, life: &Life)
 where
     S: Fn(TcpStream, SocketAddr) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
-    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
-    let places = Arc::new(Semaphore::new(at_once));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
+        let place = Arc::clone(places).acquire_owned().await.expect("nobody closes it");
         match listener.accept().await {
             Ok((stream, peer)) => {
-                if let Err(error) = prepare(&stream) {
-                    tracing::debug!(%error, "a client is gone already");
-                    continue;
-                }
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let serving = serve(stream, peer);
                 let connections = Arc::clone(&life.connections);

@@ -1,7 +1,12 @@
 //! The access line of a gateway's connection: exactly one, when it ends.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
+use super::metrics::{Connection, Metrics};
 use crate::{
     protocol::EnvId,
     telemetry::{access::Outcome, live::Carried},
@@ -13,6 +18,7 @@ use crate::{
 pub struct Line {
     client: SocketAddr,
     since: Instant,
+    metrics: Arc<Metrics>,
     /// The environment it went to.
     pub environment: Option<EnvId>,
     /// Where that was named: `header`, `baggage`, `gateway` or `none`.
@@ -33,10 +39,11 @@ pub struct Line {
 
 impl Line {
     /// A connection was accepted.
-    pub fn new(client: SocketAddr) -> Self {
+    pub fn new(client: SocketAddr, metrics: Arc<Metrics>) -> Self {
         Self {
             client,
             since: Instant::now(),
+            metrics,
             environment: None,
             env_source: "none",
             reason: None,
@@ -57,6 +64,16 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        let (up, down) = (self.carried.up.load(Ordering::Relaxed), self.carried.down.load(Ordering::Relaxed));
+        let lasted = self.since.elapsed();
+        self.metrics.closed(&Connection {
+            environment: self.environment.as_ref(),
+            reason: self.reason,
+            outcome: self.outcome,
+            up,
+            down,
+            lasted,
+        });
         tracing::info!(
             target: "access",
             client = %self.client,
@@ -66,9 +83,9 @@ impl Drop for Line {
             destination = self.destination,
             path = "gateway",
             header = self.header,
-            bytes_up = self.carried.up.load(Ordering::Relaxed),
-            bytes_down = self.carried.down.load(Ordering::Relaxed),
-            duration_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            bytes_up = up,
+            bytes_down = down,
+            duration_us = u64::try_from(lasted.as_micros()).unwrap_or(u64::MAX),
             outcome = self.outcome.as_str(),
             error = self.error,
         );

@@ -66,7 +66,10 @@ pub async fn start(args: ProxyArgs, life: &Life) -> Result<(), GatewayError> {
     announce("admin API", &admin);
     let told = Arc::clone(&table);
     let serving = life.clone();
-    life.accept(admin, ADMINS, move |client, _| admin::serve(Arc::clone(&told), serving.clone(), client));
+    life.accept(admin, ADMINS, |_| {
+        let (told, serving) = (Arc::clone(&told), serving.clone());
+        move |client, _| admin::serve(Arc::clone(&told), serving.clone(), client)
+    })?;
 
     announce("connections", &listener);
     let default = args.default_addr.and_then(|address| address.0).map(Arc::from);
@@ -78,9 +81,10 @@ pub async fn start(args: ProxyArgs, life: &Life) -> Result<(), GatewayError> {
         buffer: args.buf,
     };
     let serving = life.clone();
-    life.accept(listener, args.common.max_connections, move |client, peer| {
-        connection::serve(Arc::clone(&proxy), rules, serving.clone(), client, peer)
-    });
+    life.accept(listener, args.common.max_connections, |_| {
+        let (proxy, serving) = (Arc::clone(&proxy), serving.clone());
+        move |client, peer| connection::serve(Arc::clone(&proxy), rules, serving.clone(), client, peer)
+    })?;
 
     if let Some(registration) = registration {
         let stopping = life.clone();

@@ -1,38 +1,16 @@
 //! Connections that begin with a header, both ways.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsFd, time::Duration};
 
-use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-use crate::protocol::{HeadSource, READ_SIZE};
+pub use picop_common::net::Source;
 
 /// How long a peer may say nothing before it is asked whether it is there.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often it is then asked.
 const PROBES: Duration = Duration::from_secs(10);
-
-/// A tokio stream, as a source of a head.
-pub struct Source<'a, S>(pub &'a mut S);
-
-impl<S: AsyncRead + Unpin> HeadSource for Source<'_, S> {
-    type Deadline = Instant;
-
-    fn after(&self, wait: Duration) -> Instant {
-        Instant::now() + wait
-    }
-
-    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
-        into.reserve(READ_SIZE);
-        let mut limited = (&mut *self.0).take(u64::try_from(READ_SIZE).unwrap_or(u64::MAX));
-        timeout_at(by, limited.read_buf(into)).await.ok()
-    }
-}
 
 /// Why there is no connection to a server.
 #[derive(Debug, thiserror::Error)]
@@ -93,13 +71,15 @@ pub async fn open(destination: &str, first: &[u8], patience: Duration) -> Result
     Ok(stream)
 }
 
-/// Has a connection send what it is given at once, and notice a peer that is gone without a word.
+/// Has a connection send what it is given at once, and notice a peer that is gone without a word; a listener, all that it accepts
+/// (Linux has them inherit both, which saves each of them four system calls).
 ///
 /// # Errors
 /// When the connection is gone already.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES))
+pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES))
 }
 
 /// Has the peer of a stream that is about to be dropped see a reset.

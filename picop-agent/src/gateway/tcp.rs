@@ -72,10 +72,10 @@ pub async fn start(args: TcpArgs, life: &Life) -> Result<(), GatewayError> {
         buffer: DEFAULT_BUFFER,
     };
     let serving = life.clone();
-    life.accept(listener, args.common.max_connections, move |client, peer| {
-        connection::serve(Arc::clone(&marker), rules, serving.clone(), client, peer)
-    });
-    Ok(())
+    life.accept(listener, args.common.max_connections, |_| {
+        let (marker, serving) = (Arc::clone(&marker), serving.clone());
+        move |client, peer| connection::serve(Arc::clone(&marker), rules, serving.clone(), client, peer)
+    })
 }
 
 #[cfg(test)]

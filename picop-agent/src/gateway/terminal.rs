@@ -2,6 +2,7 @@
 
 mod connect;
 mod curl;
+mod trust;
 
 use std::{io, process::ExitCode};
 
@@ -19,6 +20,9 @@ pub enum TerminalError {
     /// The server was not reached, or did not answer.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// Nobody's certificate could be taken.
+    #[error(transparent)]
+    Trust(#[from] trust::TrustError),
     /// A header that cannot be sent.
     #[error("the value of the header {0} cannot be sent: visible ASCII, please")]
     Header(String),

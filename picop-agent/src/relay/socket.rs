@@ -191,7 +191,7 @@ impl HeadSource for &Socket {
         Instant::now() + wait
     }
 
-    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
+    async fn read(&mut self, into: &mut BytesMut, _: usize, by: Instant) -> Option<io::Result<usize>> {
         let receive = poll_fn(|cx| {
             ready!(self.poll_readable(cx))?;
             // Held while there is something to read.

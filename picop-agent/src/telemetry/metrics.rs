@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{Histogram, IntCounter, proto::MetricFamily};
+use prometheus::{Histogram, IntCounter, TextEncoder, proto::MetricFamily};
 
 use self::{
     families::Families,
@@ -179,6 +179,23 @@ impl Counters {
         self.grafted[1].inc_by(end.grafted_down);
         self.lasted.observe(end.lasted.as_secs_f64());
     }
+}
+
+/// Families as text, in the format of OpenMetrics for whoever accepts it (`accepts` is what the request says), else in that of
+/// Prometheus; and which it is.
+///
+/// # Errors
+/// When a family has no metric.
+pub fn written(
+    families: &[MetricFamily],
+    accepts: &str,
+) -> Result<(&'static str, String), prometheus::Error> {
+    if accepts.contains("application/openmetrics-text") {
+        return Ok((openmetrics::CONTENT_TYPE, openmetrics::encode(families)));
+    }
+    let mut text = String::new();
+    TextEncoder::new().encode_utf8(families, &mut text)?;
+    Ok((prometheus::TEXT_FORMAT, text))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! The gateway as a program: in place of PiCoP's reference programs, before browsers, and at a terminal.
+//! The gateway as a program: in place of PiCoP's reference programs, behind the controller, before browsers, and at a terminal.
 
 mod browser;
+mod controlled;
 mod database;
 mod demo;
 mod pages;

@@ -58,10 +58,23 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one, with its log in `dir`.
     pub fn start(dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::spawn(dir, &[&["gateway"], args].concat())
+    }
+
+    /// A controller, which is no gateway and is run in the same way.
+    pub fn controller(dir: &Path, database: &str) -> Result<Self> {
+        let often = ["--retry-interval", "300ms"];
+        Self::spawn(
+            dir,
+            &[&["controller", "--listen", "127.0.0.1:0", "--database", database], &often[..]].concat(),
+        )
+    }
+
+    fn spawn(dir: &Path, args: &[&str]) -> Result<Self> {
         static SERIAL: AtomicU32 = AtomicU32::new(1);
         let log = dir.join(format!("gateway-{}.log", SERIAL.fetch_add(1, Ordering::Relaxed)));
         let mut command = picop()?;
-        command.arg("gateway").args(args).args(["--log-format", "json"]);
+        command.args(args).args(["--log-format", "json"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         Ok(Self { child: command.spawn()?, log })
     }
@@ -74,10 +87,18 @@ impl Gateway {
 
     /// Where it listens, on loopback.
     pub fn address(&self, what: &str) -> Result<SocketAddr> {
+        self.said_where(what, |line| line["message"] == "listening" && line["what"] == what)
+    }
+
+    /// Where a controller does.
+    pub fn answers_at(&self) -> Result<SocketAddr> {
+        self.said_where("a controller", |line| line["message"] == "the controller answers")
+    }
+
+    fn said_where(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Result<SocketAddr> {
         let said = || {
             let lines = self.lines();
-            let line = lines.iter().find(|line| line["message"] == "listening" && line["what"] == what)?;
-            line["address"].as_str()?.parse::<SocketAddr>().ok()
+            lines.iter().find(|line| is_it(line))?["address"].as_str()?.parse::<SocketAddr>().ok()
         };
         let at = wait_until(what, SOON, said)
             .with_context(|| fs::read_to_string(&self.log).unwrap_or_default())?;

@@ -56,7 +56,7 @@ fn whatever_is_wrong_one_sentence_says_what() -> Result {
         (&["decode", "--hex", "474554"], &["signature"]),
         (&["decode", "/nowhere.pcap"], &["/nowhere.pcap", "No such file"]),
         (&["connect", "pr-1", &nobody], &[&nobody, "refused"]),
-        (&["curl", "--url", "https://localhost/"], &["http://HOST"]),
+        (&["curl", "--url", "ftp://localhost/"], &["http://HOST"]),
         (
             &["gateway", "tcp", "--env-id", "pr-1", "--destination", "cart:80", "--port", &port],
             &[&port, "in use"],

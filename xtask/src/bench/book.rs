@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::doc::Section;
 use super::results::{self, Extent, Results};
-use super::{consumption, counts, delay, reduction, scale};
+use super::{consumption, counts, delay, gateway, reduction, scale};
 use crate::{exec, workspace};
 
 /// Write the report anew from the results that are kept, without measuring.
@@ -24,8 +24,16 @@ pub struct Args {
 }
 
 /// In the order of the report.
-const SUITES: [&str; 7] =
-    ["connect", "relay", delay::SUITE, consumption::SUITE, reduction::SUITE, scale::SUITE, counts::SUITE];
+const SUITES: [&str; 8] = [
+    "connect",
+    "relay",
+    delay::SUITE,
+    gateway::SUITE,
+    consumption::SUITE,
+    reduction::SUITE,
+    scale::SUITE,
+    counts::SUITE,
+];
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
@@ -134,6 +142,7 @@ fn section(suite: &str, result: &Value) -> Result<Section> {
         "connect" => connections::connect(result),
         "relay" => connections::relay(result),
         delay::SUITE => delay::section(&typed(result)?),
+        gateway::SUITE => Ok(gateway::section(&typed(result)?)),
         consumption::SUITE => consumption::section(&typed(result)?),
         reduction::SUITE => Ok(reduction::section(&typed(result)?)),
         scale::SUITE => Ok(scale::section(&typed(result)?)),

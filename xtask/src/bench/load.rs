@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use testbed::{Cluster, Pod, Proc, hex, wait_until};
+
+use super::gateway::How;
+use super::web::PAYLOAD;
 
 /// For a program to start, and for a block of connections.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,6 +63,57 @@ pub struct Pace<'a> {
     pub at_once: bool,
     /// The HTTP request.
     pub request: &'a str,
+}
+
+/// HTTP requests that follow their answers: see `hop bench-client`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Closed {
+    /// Of each request, in nanoseconds.
+    pub whole: Vec<u32>,
+    /// From the first one's beginning to the last one's end.
+    pub elapsed: u64,
+}
+
+/// A host that is asked for, and what it must answer with.
+#[derive(Clone, Debug, Serialize)]
+pub struct Host {
+    name: String,
+    body: String,
+}
+
+impl Host {
+    /// One that an environment answers: as `hop bench-server --web` does.
+    pub fn of(name: &str, environment: &str) -> Self {
+        let mut body = format!("{environment} ");
+        body.extend(std::iter::repeat_n('a', PAYLOAD.saturating_sub(body.len())));
+        Self { name: name.to_owned(), body }
+    }
+}
+
+/// HTTP requests, as many as are answered.
+#[derive(Debug)]
+pub struct Web<'a> {
+    pub cgroup: &'a Path,
+    pub to: SocketAddr,
+    /// In turn.
+    pub hosts: &'a [Host],
+    /// What is done with connections.
+    pub how: How,
+    /// Connections at once.
+    pub connections: usize,
+    /// Requests at once on each.
+    pub streams: usize,
+    /// Requests in all.
+    pub requests: usize,
+}
+
+/// A listener of the server for HTTP.
+#[derive(Clone, Debug)]
+pub struct WebListener {
+    /// What its answers begin with, unless a connection's header has an environment.
+    pub name: String,
+    pub cgroup: PathBuf,
+    pub address: SocketAddr,
 }
 
 /// When a change was met.
@@ -250,6 +304,15 @@ impl Client {
         }))
     }
 
+    /// Makes HTTP requests as fast as they are answered.
+    pub fn web(&mut self, web: &Web<'_>) -> Result<Closed> {
+        let Web { cgroup, to, hosts, how, connections, streams, requests } = web;
+        self.0.ask(&json!({
+            "job": "web", "cgroup": cgroup, "to": to, "hosts": hosts, "how": how, "connections": connections,
+            "streams": streams, "requests": requests,
+        }))
+    }
+
     /// Connects without a pause until the server at the way's port answers, while `change` is made.
     pub fn until<T>(&mut self, way: &Way, change: impl FnOnce() -> Result<T>) -> Result<(Reached, T)> {
         let Way { cgroup, to, header, port } = way;
@@ -323,6 +386,15 @@ impl Server {
         };
         for (cgroup, address) in listeners {
             args.extend([option.into(), format!("{}@{address}", cgroup.display())]);
+        }
+        Remote::start(cluster, pod, "bench-server", &args).map(Self)
+    }
+
+    /// Starts it as a server for HTTP.
+    pub fn start_web(cluster: &Cluster, pod: &Pod, place: Place, listeners: &[WebListener]) -> Result<Self> {
+        let mut args = place.args();
+        for WebListener { name, cgroup, address } in listeners {
+            args.extend(["--web".to_owned(), format!("{name}={}@{address}", cgroup.display())]);
         }
         Remote::start(cluster, pod, "bench-server", &args).map(Self)
     }

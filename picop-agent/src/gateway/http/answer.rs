@@ -13,6 +13,7 @@ use hyper::{
     Method, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
     header::{CONTENT_TYPE, HeaderValue},
+    http::uri::PathAndQuery,
 };
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,16 +23,21 @@ use super::{
     pool::{Pool, Shelf},
     upstream::Sender,
 };
-use crate::protocol::EnvId;
+use crate::{
+    gateway::metrics::{self, Metrics},
+    protocol::EnvId,
+};
 
 /// The access line of a request: exactly one, when its answer has ended.
 #[derive(Debug)]
 pub struct RequestLine {
+    pub metrics: Arc<Metrics>,
     pub client: SocketAddr,
     pub since: Instant,
     pub method: Method,
     pub host: String,
-    pub path: String,
+    /// With its query, which is not told.
+    pub path: Option<PathAndQuery>,
     pub environment: Option<EnvId>,
     pub env_source: Source,
     /// Whether the connection to the server had served others before.
@@ -49,18 +55,28 @@ pub struct RequestLine {
 
 impl Drop for RequestLine {
     fn drop(&mut self) {
+        let took = self.since.elapsed();
+        self.metrics.answered(&metrics::Request {
+            environment: self.environment.as_ref(),
+            env_source: self.env_source.as_str(),
+            status: self.status.map(|status| status.as_u16()),
+            outcome: self.outcome,
+            reused: self.reused,
+            down: self.bytes_down,
+            took,
+        });
         tracing::info!(
             target: "access",
             client = %self.client,
             method = self.method.as_str(),
             host = self.host,
-            path = self.path,
+            path = self.path.as_ref().map_or("/", PathAndQuery::path),
             environment = self.environment.as_ref().map(EnvId::as_str),
             env_source = self.env_source.as_str(),
             reused = self.reused,
             status = self.status.map(|status| status.as_u16()),
             bytes_down = self.bytes_down,
-            duration_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             outcome = self.outcome,
             error = self.error,
         );
@@ -99,7 +115,7 @@ impl Lent {
 pub struct AnswerBody {
     content: Content,
     /// Whoever carries a connection on after its answer has it.
-    line: Option<RequestLine>,
+    line: Option<Box<RequestLine>>,
     /// Dropped with the body if the client does not want all of it: what is left of the answer is nobody's.
     lent: Option<Lent>,
 }
@@ -113,7 +129,7 @@ enum Content {
 pub type Answer = Response<AnswerBody>;
 
 /// A server's answer.
-pub fn of_server(answer: Response<Incoming>, line: RequestLine, lent: Lent) -> Answer {
+pub fn of_server(answer: Response<Incoming>, line: Box<RequestLine>, lent: Lent) -> Answer {
     answer.map(|body| {
         let mut body = AnswerBody { content: Content::Server(body), line: Some(line), lent: Some(lent) };
         // Nobody asks a body without bytes for any.
@@ -125,7 +141,7 @@ pub fn of_server(answer: Response<Incoming>, line: RequestLine, lent: Lent) -> A
 }
 
 /// The gateway's own answer, in words.
-pub fn own(status: StatusCode, words: &str, mut line: RequestLine) -> Answer {
+pub fn own(status: StatusCode, words: &str, mut line: Box<RequestLine>) -> Answer {
     line.status = Some(status);
     let text = if words.is_empty() { Bytes::new() } else { format!("picop gateway: {words}\n").into() };
     line.outcome = "failed";

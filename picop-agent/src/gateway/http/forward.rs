@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     answer::{Answer, Lent, RequestLine, of_server, own},
     environment::Finder,
-    headers::{prepare, remove_of_one_hop, set_upgrade, upgrade},
+    headers::{host_value, prepare, remove_of_one_hop, set_upgrade, upgrade},
     pool::{Pool, Shelf},
     progress::{Progress, Watched},
     tunnel::tunnel,
@@ -55,10 +55,20 @@ pub struct Edge {
 pub struct Client {
     /// Its address.
     pub address: SocketAddr,
+    /// The same, as servers are told it.
+    told: HeaderValue,
     /// Whether it has spoken TLS.
     pub is_tls: bool,
     /// What its connection went on with.
     pub tunnels: TaskTracker,
+}
+
+impl Client {
+    /// One that has nothing but its connection.
+    pub fn new(address: SocketAddr, is_tls: bool) -> Self {
+        let told = HeaderValue::from_str(&address.ip().to_string()).expect("an address is visible ASCII");
+        Self { address, told, is_tls, tunnels: TaskTracker::new() }
+    }
 }
 
 /// Why there is no answer of the server's.
@@ -87,11 +97,12 @@ impl Edge {
     pub async fn answer(&self, mut request: Request<Incoming>, client: &Client) -> Answer {
         let host = host(&request);
         let (environment, env_source) = self.finder.find(&host, request.headers());
-        let mut line = RequestLine {
+        let mut line = Box::new(RequestLine {
+            metrics: Arc::clone(self.life.metrics()),
             client: client.address,
             since: Instant::now(),
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            path: request.uri().path_and_query().cloned(),
             host,
             environment: environment.clone(),
             env_source,
@@ -101,7 +112,7 @@ impl Edge {
             outcome: "client_reset",
             error: None,
             place: Arc::clone(&self.places).try_acquire_owned().ok(),
-        };
+        });
         if line.place.is_none() {
             line.error = Some("too many requests at once; see --max-requests".to_owned());
             return own(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once", line);
@@ -111,16 +122,18 @@ impl Edge {
         }
         let protocol = upgrade(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-        prepare(request.headers_mut(), client.address.ip(), &line.host, client.is_tls);
+        prepare(request.headers_mut(), &client.told, &line.host, client.is_tls);
         if let Some(protocol) = protocol {
             set_upgrade(request.headers_mut(), protocol);
         }
         // An upgrade is a matter of HTTP/1.1.
         let is_http2 = self.is_http2 && client_side.is_none();
-        let Some(uri) = target(request.uri(), &line.host, is_http2) else {
-            return own(StatusCode::BAD_REQUEST, "the request is for no path", line);
-        };
-        *request.uri_mut() = uri;
+        if is_http2 || request.uri().authority().is_some() {
+            let Some(uri) = target(request.uri(), &line.host, is_http2) else {
+                return own(StatusCode::BAD_REQUEST, "the request is for no path", line);
+            };
+            *request.uri_mut() = uri;
+        }
         *request.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         set_host(&mut request, &line.host, is_http2);
 
@@ -172,8 +185,9 @@ impl Edge {
             line.reused = kept.is_some();
             let mut sender = match kept {
                 Some(sender) => sender,
-                None if is_http2 => self.shared(environment).await?,
-                None => self.connect(environment, false).await?,
+                // Boxed, as most requests have no need of these: each is moved more than once with all that it might need.
+                None if is_http2 => Box::pin(self.shared(environment)).await?,
+                None => Box::pin(self.connect(environment, false)).await?,
             };
             if is_repeatable && line.reused {
                 spare = Some(copy(&request));
@@ -269,7 +283,7 @@ fn set_host(request: &mut Request<Incoming>, host: &str, is_http2: bool) {
     let headers = request.headers_mut();
     if is_http2 {
         headers.remove(HOST);
-    } else if let Ok(host) = HeaderValue::from_str(host) {
+    } else if let Some(host) = host_value(headers, host) {
         headers.insert(HOST, host);
     }
 }

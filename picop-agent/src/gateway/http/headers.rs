@@ -1,12 +1,10 @@
 //! Headers on their way through: what is of one connection only, and what the server is told of the client.
 
-use std::net::IpAddr;
-
 use hyper::{
     HeaderMap,
     header::{
-        CONNECTION, COOKIE, EXPECT, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-        TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+        TE, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -59,9 +57,9 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// A request's headers as the server is to get them. `host` is what the client asked for.
 ///
-/// The server is told the client's address behind those it claims for itself; what it claims of host and protocol is replaced,
+/// The server is told the client's address, `client`, behind those it claims for itself; what it claims of host and protocol is replaced,
 /// since this gateway is the edge.
-pub fn prepare(headers: &mut HeaderMap, client: IpAddr, host: &str, is_tls: bool) {
+pub fn prepare(headers: &mut HeaderMap, client: &HeaderValue, host: &str, is_tls: bool) {
     // The one coding that may be asked for on every hop; gRPC does.
     let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     remove_of_one_hop(headers);
@@ -72,20 +70,31 @@ pub fn prepare(headers: &mut HeaderMap, client: IpAddr, host: &str, is_tls: bool
     }
     join_cookies(headers);
 
-    let mut chain: Vec<u8> =
-        headers.get_all(FORWARDED_FOR).iter().flat_map(|line| [line.as_bytes(), b", "].concat()).collect();
-    chain.extend_from_slice(client.to_string().as_bytes());
+    let chain = if headers.contains_key(FORWARDED_FOR) {
+        let claimed = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+        let chain: Vec<_> = claimed.chain([client.as_bytes()]).collect();
+        HeaderValue::from_bytes(&chain.join(&b", "[..])).ok()
+    } else {
+        Some(client.clone())
+    };
     let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
-    for (name, value) in [
-        (FORWARDED_FOR, HeaderValue::from_bytes(&chain).ok()),
-        (FORWARDED_HOST, HeaderValue::from_str(host).ok().filter(|host| !host.is_empty())),
-        (FORWARDED_PROTO, Some(proto)),
-    ] {
+    for (name, value) in
+        [(FORWARDED_FOR, chain), (FORWARDED_HOST, host_value(headers, host)), (FORWARDED_PROTO, Some(proto))]
+    {
         match value {
             Some(value) => drop(headers.insert(name, value)),
             None => drop(headers.remove(name)),
         }
     }
+}
+
+/// A host as a value of headers: the one that there is already, if it says the same.
+pub fn host_value(headers: &HeaderMap, host: &str) -> Option<HeaderValue> {
+    if host.is_empty() {
+        return None;
+    }
+    let same = headers.get(HOST).filter(|value| value.as_bytes() == host.as_bytes());
+    same.cloned().or_else(|| HeaderValue::from_str(host).ok())
 }
 
 /// HTTP/2 may have a line for each cookie; HTTP/1.1 may not (RFC 9113, 8.2.3).

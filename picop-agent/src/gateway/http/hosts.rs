@@ -1,6 +1,6 @@
 //! Hosts that name an environment.
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 use crate::protocol::EnvId;
 
@@ -57,7 +57,12 @@ impl fmt::Display for HostPattern {
 impl HostPattern {
     /// The environment that a `Host` or `:authority` names, its port apart.
     pub fn environment(&self, host: &str) -> Option<EnvId> {
-        let host = without_port(host).to_ascii_lowercase();
+        let host = without_port(host);
+        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(host.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(host)
+        };
         // A name may end in the root's dot.
         let host = host.strip_suffix('.').unwrap_or(&host);
         let name = host.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;

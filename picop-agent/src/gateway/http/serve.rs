@@ -16,7 +16,6 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{net::TcpStream, time::timeout};
-use tokio_util::task::TaskTracker;
 
 use super::{
     forward::{Client, Edge},
@@ -46,6 +45,7 @@ pub async fn serve(
     client: TcpStream,
     peer: SocketAddr,
 ) {
+    let _open = edge.life.metrics().accepted();
     let Some(certificate) = certificate else {
         return requests(edge, patience, TokioIo::new(client), peer, false).await;
     };
@@ -61,7 +61,7 @@ where
     S: rt::Read + rt::Write + Unpin + Send + 'static,
 {
     let begun = AtomicBool::new(false);
-    let asking = Arc::new(Client { address: peer, is_tls, tunnels: TaskTracker::new() });
+    let asking = Arc::new(Client::new(peer, is_tls));
     let service = service_fn(|request: Request<Incoming>| {
         begun.store(true, Ordering::Relaxed);
         let (edge, asking) = (Arc::clone(&edge), Arc::clone(&asking));

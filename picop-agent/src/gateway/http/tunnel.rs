@@ -12,7 +12,7 @@ use crate::gateway::Life;
 pub fn tunnel(
     answer: Response<Incoming>,
     client: OnUpgrade,
-    access: RequestLine,
+    access: Box<RequestLine>,
     life: &Life,
     tunnels: &TaskTracker,
 ) -> Answer {

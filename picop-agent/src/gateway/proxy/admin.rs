@@ -5,6 +5,8 @@
 //! | `PUT /admin/envs`, a list of `{"env_id", "destination"}` | 200; 400 and the reason, and then nothing is changed |
 //! | `GET /admin/env/{env-id}` | 200 `{"env_id", "destination"}`, or 404 |
 //! | `DELETE /admin/env/{env-id}` | 200, whether it was there or not |
+//!
+//! And, which the reference has not, `GET /metrics` and `GET /healthz`.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,7 +24,7 @@ use tokio::net::TcpStream;
 
 use super::table::{Entry, Table, read};
 use crate::{
-    gateway::Life,
+    gateway::{Life, metrics},
     protocol::{EnvId, baggage::percent_decode},
 };
 
@@ -37,9 +39,17 @@ type Answer = Response<Full<Bytes>>;
 
 /// Answers one client.
 pub async fn serve(table: Arc<Table>, life: Life, client: TcpStream) {
-    let answer = service_fn(|request| {
+    let answer = service_fn(|request: Request<Incoming>| {
         let table = Arc::clone(&table);
-        async move { Ok::<_, Infallible>(answer(&table, request).await) }
+        let metrics = Arc::clone(life.metrics());
+        async move {
+            let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+            let numbers = metrics::answer(request.uri().path(), request.headers(), &metrics);
+            Ok::<_, Infallible>(match numbers.filter(|_| is_read) {
+                Some(numbers) => numbers,
+                None => answer(&table, request).await,
+            })
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -33,9 +33,11 @@ impl Scene {
         let proxy = Arc::new(Proxy { table: Arc::clone(&table), default, propagate });
         let life = Life::default();
         let (rules, serving) = (rules(expect), life.clone());
-        life.accept(at, at_once, move |client, peer| {
-            connection::serve(Arc::clone(&proxy), rules, serving.clone(), client, peer)
+        let accepting = life.accept(at, at_once, |_| {
+            let (proxy, serving) = (Arc::clone(&proxy), serving.clone());
+            move |client, peer| connection::serve(Arc::clone(&proxy), rules, serving.clone(), client, peer)
         });
+        accepting.expect("a listener");
         Self { proxy: proxy_at, variant, base, table, life }
     }
 

@@ -11,9 +11,11 @@ async fn start(expect: ExpectHeader, destination: &str, life: &Life) -> std::net
     let (listener, at) = listener().await;
     let marker = Arc::new(Marker::new("pr-1".parse().expect("a name"), destination));
     let (rules, serving) = (rules(expect), life.clone());
-    life.accept(listener, 100, move |client, peer| {
-        connection::serve(Arc::clone(&marker), rules, serving.clone(), client, peer)
+    let accepting = life.accept(listener, 100, |_| {
+        let (marker, serving) = (Arc::clone(&marker), serving.clone());
+        move |client, peer| connection::serve(Arc::clone(&marker), rules, serving.clone(), client, peer)
     });
+    accepting.expect("a listener");
     at
 }
 

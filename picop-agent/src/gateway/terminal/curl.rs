@@ -11,7 +11,7 @@ use hyper::{
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::TerminalError;
+use super::{TerminalError, trust::connector};
 use crate::{
     gateway::{args::CurlArgs, ask::Asked},
     protocol::Context,
@@ -21,8 +21,15 @@ pub async fn run(args: CurlArgs, out: &mut (impl AsyncWrite + Unpin)) -> Result<
     let context = args.env_id.as_ref().map(Context::for_env);
     let header = context.as_ref().map_or(&[][..], Context::wire);
     let (url, patience, fail, include) = (args.url.clone(), args.connect_timeout, args.fail, args.include);
+    let connector = match url.scheme_str() {
+        Some("https") => Some(connector(args.cacert.as_deref(), args.insecure)?),
+        _ => None,
+    };
     let request = request(args)?;
-    let mut asked = Asked::connect(&url, header, patience).await?;
+    let mut asked = match &connector {
+        Some(connector) => Asked::connect_tls(&url, header, patience, connector).await?,
+        None => Asked::connect(&url, header, patience).await?,
+    };
     let answer = asked.ask(request).await?;
     let failed = fail && (answer.status().is_client_error() || answer.status().is_server_error());
     if include {

@@ -5,7 +5,7 @@ use crate::route::{Facts, RouteTable, Service, decide};
 
 fn text(metrics: &Metrics) -> String {
     let mut text = String::new();
-    prometheus::TextEncoder::new().encode_utf8(&metrics.gather(Vec::new()), &mut text).unwrap();
+    TextEncoder::new().encode_utf8(&metrics.gather(Vec::new()), &mut text).unwrap();
     text
 }
 

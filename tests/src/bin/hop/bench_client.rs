@@ -6,6 +6,7 @@ mod one;
 mod paced;
 mod stream;
 mod until;
+mod web;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -99,6 +100,8 @@ enum What {
     Hold { to: SocketAddr, port: u16, connections: usize },
     /// HTTP requests at a fixed rate.
     Paced(paced::Plan),
+    /// HTTP requests, as many as are answered.
+    Web(web::Plan),
     /// Connections with one request each, one after the other, until one arrives at the server's port `port`.
     Until { to: SocketAddr, port: u16 },
     /// Closes what is held, and nothing else.
@@ -181,6 +184,7 @@ impl Client {
                 json!({ "held": self.held.len() })
             }
             What::Paced(plan) => serde_json::to_value(paced::run(&plan, &header)?)?,
+            What::Web(plan) => serde_json::to_value(web::run(&plan)?)?,
             What::Until { to, port } => serde_json::to_value(until::reached(to, &header, port)?)?,
             What::Release => json!({ "held": 0 }),
         })

@@ -2,9 +2,10 @@
 //!
 //! A connection's work: read 1 kB, and a PiCoP header before it if there is one; answer 1 kB; wait for the client's end of
 //! stream; close. A listener has a thread of its own, which serves one connection at a time. `--serve` is for `bench relay`:
-//! see [`many`].
+//! see [`many`]; `--web` for `bench gateway`: see [`web`].
 
 mod many;
+pub mod web;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -31,6 +32,9 @@ pub struct Args {
     /// The same, for any number of connections at once with any number of requests
     #[arg(long, value_name = "CGROUP@ADDRESS", value_parser = listen_at)]
     serve: Vec<(PathBuf, SocketAddr)>,
+    /// The same, for HTTP; answers begin with the name, unless a connection's header has another environment
+    #[arg(long, value_name = "NAME=CGROUP@ADDRESS", value_parser = web::at)]
+    web: Vec<web::At>,
     /// A Unix socket to connect to: each line from there is answered with the counts so far
     #[arg(long)]
     control: PathBuf,
@@ -62,15 +66,13 @@ pub fn run(args: &Args) -> Result<()> {
         thread::Builder::new().spawn(move || serve(&listener, &own)).context("starting a thread")?;
     }
     let listeners = args.serve.iter().map(&mut listen).collect::<Result<Vec<_>>>()?;
-    thread::Builder::new()
-        .spawn(move || {
-            if let Err(error) = many::serve(listeners) {
-                // Without a server every connection fails, and the benchmark shows this.
-                eprintln!("{error:#}");
-                process::exit(1);
-            }
-        })
-        .context("starting a thread")?;
+    let web = args.web.iter().map(|(name, cgroup, address)| {
+        let (listener, _, counts) = listen(&(cgroup.clone(), *address))?;
+        Ok(web::Listening { listener, name: name.clone(), counts })
+    });
+    let web = web.collect::<Result<Vec<_>>>()?;
+    in_background(move || many::serve(listeners))?;
+    in_background(move || web::serve(web))?;
     let control = UnixStream::connect(&args.control).context("connecting to the benchmark")?;
     let mut lines = BufReader::new(&control).lines();
     while lines.next().transpose().context("reading from the benchmark")?.is_some() {
@@ -87,6 +89,17 @@ pub fn run(args: &Args) -> Result<()> {
         writeln!(&control, "{}", serde_json::Value::from(all)).context("answering the benchmark")?;
     }
     Ok(())
+}
+
+fn in_background(serve: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let serving = move || {
+        if let Err(error) = serve() {
+            // Without a server every connection fails, and the benchmark shows this.
+            eprintln!("{error:#}");
+            process::exit(1);
+        }
+    };
+    thread::Builder::new().spawn(serving).map(drop).context("starting a thread")
 }
 
 /// Joins a cgroup.

@@ -17,6 +17,7 @@ pub fn all(results: &BTreeMap<&'static str, Value>) -> Vec<String> {
     losses.extend(of("connect").and_then(connect));
     losses.extend(of("relay").into_iter().flat_map(relay));
     losses.extend(of("delay").into_iter().flat_map(delay));
+    losses.extend(of("gateway").and_then(gateway));
     losses.extend(of("consumption").into_iter().flat_map(consumption));
     losses.extend(of("scale").into_iter().flat_map(scale));
     losses
@@ -190,6 +191,22 @@ fn delay(result: &Value) -> Vec<String> {
         ));
     }
     losses
+}
+
+/// Against the better gateway for HTTP.
+fn gateway(result: &Value) -> Option<String> {
+    let points = result["points"]["picop"].as_object()?;
+    let said = points.iter().filter_map(|(how, point)| {
+        let ratio = triple(&point["ratio_per_cpu_better"])?;
+        (ratio[2] < 1.0).then(|| format!("{} {}", how.replace('_', " "), interval(ratio, 2)))
+    });
+    let said: Vec<_> = said.collect();
+    (!said.is_empty()).then(|| {
+        format!(
+            "As a gateway for HTTP, picop carries fewer requests for each second of CPU time than the better of nginx and Envoy: {}.",
+            said.join("; ")
+        )
+    })
 }
 
 /// Against a proxy for each service.

@@ -46,7 +46,10 @@ fn a_report_says_what_it_is_of_and_what_it_lacks() {
         ),
         "{text}"
     );
-    assert!(text.contains("Not measured yet: delay, consumption, reduction, scale, counts."), "{text}");
+    assert!(
+        text.contains("Not measured yet: delay, gateway, consumption, reduction, scale, counts."),
+        "{text}"
+    );
     assert!(
         text.contains("| relay | 250.0 | 200.0 | 2.500 [2.400, 2.600] | 9000 | 80.0 | 2.0 [1.0, 3.0] |"),
         "{text}"

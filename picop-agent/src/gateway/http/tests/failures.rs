@@ -95,7 +95,7 @@ async fn clients_that_say_nothing() {
     let (listener, at) = listener().await;
     let edge = Arc::new(edge_to(server, &Life::default()));
     let patience = Patience { first: Duration::from_millis(50), next: LONG };
-    accept(listener, 1, &edge, None, patience);
+    accept(listener, 1, &[Arc::clone(&edge)], None, patience).expect("a listener");
     let mut silent = connect(at).await;
     expect_end(&mut silent).await;
     let mut client = client(at).await;

@@ -65,7 +65,7 @@ pub async fn begin(edge: Edge, certificate: Option<Arc<Certificate>>) -> (Socket
     let (listener, at) = listener().await;
     let edge = Arc::new(edge);
     let patience = Patience { first: Duration::from_secs(20), next: Duration::from_secs(20) };
-    accept(listener, 1000, &edge, certificate, patience);
+    accept(listener, 1000, &[Arc::clone(&edge)], certificate.as_ref(), patience).expect("a listener");
     (at, edge)
 }
 

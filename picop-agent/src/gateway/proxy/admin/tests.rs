@@ -12,7 +12,11 @@ async fn start() -> (SocketAddr, Arc<Table>, Life) {
     let (listener, at) = listener().await;
     let (table, life) = (Arc::new(Table::default()), Life::default());
     let (told, serving) = (Arc::clone(&table), life.clone());
-    life.accept(listener, 10, move |client, _| serve(Arc::clone(&told), serving.clone(), client));
+    let accepting = life.accept(listener, 10, |_| {
+        let (told, serving) = (Arc::clone(&told), serving.clone());
+        move |client, _| serve(Arc::clone(&told), serving.clone(), client)
+    });
+    accepting.expect("a listener");
     (at, table, life)
 }
 
@@ -48,6 +52,9 @@ async fn every_status() {
         (Method::GET, "/admin/envs", "", 405, "PUT"),
         (Method::POST, "/admin/env/pr-1", "", 405, "GET, DELETE"),
         (Method::GET, "/", "", 404, "/admin/envs"),
+        (Method::GET, "/metrics", "", 200, "picop_gateway_connections 0\n"),
+        (Method::GET, "/healthz", "", 200, "live"),
+        (Method::PUT, "/metrics", "", 404, "/admin/envs"),
     ] {
         let got = ask(at, method.clone(), path, body).await;
         assert_eq!(got.0, status, "{method} {path} {body}: {}", got.1);

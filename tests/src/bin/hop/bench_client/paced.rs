@@ -2,7 +2,7 @@
 //! time counts from then, also while it waits for its client to be free. What is slow is therefore not asked less often,
 //! and what waits behind it shows (no coordinated omission).
 
-mod http;
+pub mod http;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};

@@ -1,7 +1,9 @@
 //! The name of an environment.
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
+#[cfg(feature = "schemars")]
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The name of an environment, as `Env-Id` carries it: `pr-123`, `staging`.
@@ -119,12 +121,14 @@ impl Borrow<str> for EnvId {
     }
 }
 
+#[cfg(feature = "serde")]
 impl Serialize for EnvId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
+#[cfg(feature = "serde")]
 impl<'de> Deserialize<'de> for EnvId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -144,6 +148,7 @@ impl<'de> Deserialize<'de> for EnvId {
     }
 }
 
+#[cfg(feature = "schemars")]
 impl JsonSchema for EnvId {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "EnvId".into()
@@ -188,7 +193,7 @@ mod tests {
 
     #[test]
     fn longest_name_fills_a_header() {
-        use picop_common::header::MAX_BODY;
+        use crate::header::MAX_BODY;
         assert_eq!("Env-Id:".len() + EnvId::MAX_LEN, MAX_BODY);
     }
 
@@ -199,6 +204,7 @@ mod tests {
         assert_eq!(map.get("PR-1"), None);
     }
 
+    #[cfg(feature = "serde")]
     #[test]
     fn serde_checks() {
         let read: EnvId = serde_json::from_str(r#""pr-1""#).unwrap();

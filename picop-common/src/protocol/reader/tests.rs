@@ -1,7 +1,7 @@
 use std::{pin::Pin, task};
 
+use crate::header::{SIGNATURE, VERSION};
 use bytes::BufMut as _;
-use picop_common::header::{SIGNATURE, VERSION};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     task::JoinHandle,
@@ -30,7 +30,7 @@ impl<R: AsyncRead + Unpin> HeadSource for Stream<'_, R> {
         Instant::now() + wait
     }
 
-    async fn read(&mut self, into: &mut BytesMut, by: Instant) -> Option<io::Result<usize>> {
+    async fn read(&mut self, into: &mut BytesMut, _: usize, by: Instant) -> Option<io::Result<usize>> {
         into.reserve(READ_SIZE);
         timeout_at(by, self.0.read_buf(&mut into.limit(READ_SIZE))).await.ok()
     }

@@ -1,4 +1,4 @@
-use picop_common::header::{MAX_BODY, SIGNATURE, VERSION};
+use crate::header::{MAX_BODY, SIGNATURE, VERSION};
 use proptest::prelude::*;
 
 use super::*;

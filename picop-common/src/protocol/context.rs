@@ -1,7 +1,7 @@
 //! The keys and values that travel with a connection.
 use std::{collections::BTreeMap, sync::Arc};
 
-use picop_common::header::{Detected, ENV_ID, EncodeError, Field, Header, MAX_LEN, detect, encode};
+use crate::header::{Detected, ENV_ID, EncodeError, Field, Header, MAX_LEN, detect, encode};
 
 use super::{EnvId, EnvIdError, baggage};
 
@@ -57,7 +57,7 @@ pub enum OwnContextError {
     },
 }
 
-/// What [`Context::with_env`] left out to make room.
+/// What [`Context::with_env`] or [`Context::of_fields`] left out to make room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Entries at the end of `baggage`.
@@ -84,6 +84,19 @@ impl Context {
     /// The context of a connection of which nothing but its environment is known.
     pub fn for_env(env: &EnvId) -> Self {
         Self::encoded(vec![Field::new(ENV_ID, env.as_str())], env).0
+    }
+
+    /// The context of these keys and values, less what does not fit (see [`Context::with_env`]) and keys that no header may
+    /// have. None if nothing is left.
+    pub fn of_fields(fields: Vec<Field<'_>>) -> (Option<Self>, Dropped) {
+        let (wire, dropped) = fitted(fields);
+        match detect(&wire) {
+            Detected::Header(header) if !header.body().is_empty() => {
+                let env = find_env(&header);
+                (Some(Self { wire, env }), dropped)
+            }
+            _ => (None, dropped),
+        }
     }
 
     /// The context of everything a workload says by itself: its environment and its own keys. None if it says nothing.
@@ -157,34 +170,40 @@ impl Context {
     }
 
     /// `fields`, one of which is `env`'s, as a context; what does not fit is dropped.
-    fn encoded(mut fields: Vec<Field<'_>>, env: &EnvId) -> (Self, Dropped) {
-        let mut out = [0; MAX_LEN];
-        let mut dropped = Dropped::default();
-        // Ends: every round takes something away, and `Env-Id` alone fits.
-        let len = loop {
-            match encode(&mut fields, &mut out) {
-                Ok(len) => break len,
-                Err(EncodeError::InvalidKey { key }) => drop_lines(&mut fields, key, &mut dropped),
-                Err(EncodeError::TooLong { key, .. }) => {
-                    let made_room = drop_entry(&mut fields, BAGGAGE, &mut dropped.baggage)
-                        || drop_entry(&mut fields, TRACESTATE, &mut dropped.tracestate);
-                    if !made_room {
-                        drop_lines(&mut fields, key, &mut dropped);
-                    }
-                }
-            }
-        };
-        let env = Env::Named(env.clone(), EnvSource::Header);
-        (Self { wire: out[..len].into(), env }, dropped)
+    fn encoded(fields: Vec<Field<'_>>, env: &EnvId) -> (Self, Dropped) {
+        let (wire, dropped) = fitted(fields);
+        (Self { wire, env: Env::Named(env.clone(), EnvSource::Header) }, dropped)
     }
 
-    fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+    /// Its keys and values, in the order of the header.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
         let header = match detect(&self.wire) {
             Detected::Header(header) => Some(header),
             Detected::Partial { .. } | Detected::Other(_) => None,
         };
         header.into_iter().flat_map(|header| header.fields())
     }
+}
+
+/// A header of `fields`, less what does not fit.
+fn fitted(mut fields: Vec<Field<'_>>) -> (Arc<[u8]>, Dropped) {
+    let mut out = [0; MAX_LEN];
+    let mut dropped = Dropped::default();
+    // Ends: every round takes something away, and nothing at all fits, as does an environment's name alone.
+    let len = loop {
+        match encode(&mut fields, &mut out) {
+            Ok(len) => break len,
+            Err(EncodeError::InvalidKey { key }) => drop_lines(&mut fields, key, &mut dropped),
+            Err(EncodeError::TooLong { key, .. }) => {
+                let made_room = drop_entry(&mut fields, BAGGAGE, &mut dropped.baggage)
+                    || drop_entry(&mut fields, TRACESTATE, &mut dropped.tracestate);
+                if !made_room {
+                    drop_lines(&mut fields, key, &mut dropped);
+                }
+            }
+        }
+    };
+    (out[..len].into(), dropped)
 }
 
 fn find_env(header: &Header<'_>) -> Env {

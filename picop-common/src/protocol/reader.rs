@@ -1,8 +1,8 @@
 //! Reading the head of a downstream connection: its header, if it has one.
 use std::{fmt, future::Future, io, time::Duration};
 
+use crate::header::{Detected, Other, detect};
 use bytes::{Buf, BytesMut};
-use picop_common::header::{Detected, Other, detect};
 
 use super::{Context, ExpectHeader};
 
@@ -14,7 +14,7 @@ const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// As many bytes of a header as an application may send for its own ends before it waits: CR LF CR LF (SIP's keep-alive).
 /// The next byte of the signature, a NUL, is one that no protocol that sends these goes on with.
-const AMBIGUOUS: usize = 4;
+pub(crate) const AMBIGUOUS: usize = 4;
 
 /// What a connection starts with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +103,13 @@ pub trait HeadSource {
     fn after(&self, wait: Duration) -> Self::Deadline;
 
     /// Reads [`READ_SIZE`] bytes at most, behind what is in `into`. None if nothing came in time.
+    ///
+    /// A header that is under way lacks `lacking` bytes at the least: whoever reads no more than that reads nothing
+    /// of what is behind it.
     fn read(
         &mut self,
         into: &mut BytesMut,
+        lacking: usize,
         by: Self::Deadline,
     ) -> impl Future<Output = Option<io::Result<usize>>>;
 }
@@ -131,17 +135,17 @@ pub async fn read_head<S: HeadSource>(
     };
     let mut deadline = io.after(wait.min(A_DAY));
     loop {
-        match detect(buf) {
+        let lacking = match detect(buf) {
             Detected::Header(header) => {
                 let (context, wire_len) = (Context::from_header(&header), header.wire_len());
                 buf.advance(wire_len);
                 return Ok(Head { context: Some(context), why: HeadKind::Header });
             }
             Detected::Other(other) => return Ok(Head::without(other.into())),
-            Detected::Partial { .. } => {}
-        }
+            Detected::Partial { at_least } => at_least,
+        };
         let got = buf.len();
-        match (io.read(buf, deadline).await, got) {
+        match (io.read(buf, lacking, deadline).await, got) {
             (Some(Ok(1..)), 0) => {
                 wait = header_timeout;
                 deadline = io.after(wait.min(A_DAY));
