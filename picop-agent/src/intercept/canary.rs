@@ -95,7 +95,8 @@ pub struct Report {
 pub enum CanaryError {
     /// No cgroup for it.
     #[error(
-        "cannot make cgroup {path}; the agent must be able to create cgroups below the one it attaches to"
+        "cannot make cgroup {path}; the agent must be able to create cgroups below the one it attaches to, which in the root of the \
+         tree (mode 0555) takes CAP_DAC_OVERRIDE"
     )]
     Cgroup {
         /// Which.

@@ -16,6 +16,8 @@ const TCP_MEM: &str = "/proc/sys/net/ipv4/tcp_mem";
 /// How many connections hold so much that nobody reads. Each CPU has 1 MiB before the limit is even looked at (6.0,
 /// `SK_MEMORY_PCPU_RESERVE`).
 const BALLAST: (usize, usize) = (80, 60_000);
+/// Sends at most, until memory was refused to one.
+const SENDS: usize = 140;
 /// Too little for anybody, the ballast being there: what a socket does not have already is refused.
 const NONE: &str = "1 1 1";
 
@@ -52,7 +54,12 @@ fn a_first_send_that_is_refused_memory() -> Result {
     }
 
     let normal = Restored(fs::read_to_string(TCP_MEM)?);
-    for (number, size) in [1, 100, 5000, 100_000, 1, 5000, 100_000].into_iter().enumerate() {
+    let sizes = [1, 100, 5000, 100_000, 1, 5000, 100_000];
+    // All of them, and then as many as it takes until some send has met the moment.
+    for (number, size) in sizes.into_iter().cycle().take(SENDS).enumerate() {
+        if number >= sizes.len() && netstat(&scene.client, "TCPMemoryPressures")? > 0 {
+            break;
+        }
         let (talk, serving) = (client.open(vip)?, server.accept(listener)?);
         let done = AtomicBool::new(false);
         let sent = thread::scope(|scope| {
@@ -62,7 +69,7 @@ fn a_first_send_that_is_refused_memory() -> Result {
                     for setting in [NONE, &normal.0] {
                         fs::write(TCP_MEM, setting).expect("it was written before");
                         // Now and then in the middle of a send, wherever that is.
-                        thread::sleep(Duration::from_micros(300 * (1 + number as u64)));
+                        thread::sleep(Duration::from_micros(300 * (1 + (number % sizes.len()) as u64)));
                     }
                 }
             });
