@@ -190,8 +190,8 @@ impl Body for AnswerBody {
                 if let Some(line) = &mut self.line {
                     line.bytes_down += u64::try_from(count).unwrap_or(u64::MAX);
                 }
-                // Nobody asks once more where the length is known.
-                if self.is_end_stream() {
+                // Nobody asks once more where the length is known, or behind trailers.
+                if frame.is_trailers() || self.is_end_stream() {
                     self.end();
                 }
             }

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     answer::{Answer, Lent, RequestLine, of_server, own},
     environment::Finder,
-    headers::{host_value, prepare, remove_of_one_hop, set_upgrade, upgrade},
+    headers::{host_value, is_coded, prepare, remove_of_one_hop, set_upgrade, upgrade, wrong_host},
     pool::{Pool, Shelf},
     progress::{Progress, Watched},
     tunnel::tunnel,
@@ -80,6 +80,8 @@ enum ForwardError {
     Timeout(Duration),
     #[error("the server closed the connection, or did not speak HTTP, before it had answered")]
     Broken(#[source] hyper::Error),
+    #[error("the request's body broke off, or is not as HTTP has it")]
+    Request(#[source] hyper::Error),
 }
 
 impl ForwardError {
@@ -88,6 +90,7 @@ impl ForwardError {
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(ConnectError::Open(error)) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Self::Connect(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
+            Self::Request(_) => StatusCode::BAD_REQUEST,
         }
     }
 }
@@ -120,6 +123,16 @@ impl Edge {
         if request.method() == Method::CONNECT {
             return own(StatusCode::NOT_IMPLEMENTED, "this is a gateway, and no proxy for CONNECT", line);
         }
+        if let Some(words) = wrong_host(request.headers(), request.version() == Version::HTTP_11) {
+            return own(StatusCode::BAD_REQUEST, words, line);
+        }
+        if is_coded(request.headers()) {
+            return own(
+                StatusCode::NOT_IMPLEMENTED,
+                "a body may come in chunks, and not coded otherwise",
+                line,
+            );
+        }
         let protocol = upgrade(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
         prepare(request.headers_mut(), &client.told, &line.host, client.is_tls);
@@ -147,6 +160,9 @@ impl Edge {
                 return own(error.status(), &words, line);
             }
         };
+        if is_coded(answer.headers()) {
+            return own(StatusCode::BAD_GATEWAY, "the server's answer is coded in more than chunks", line);
+        }
         line.status = Some(answer.status());
         let granted = upgrade(answer.headers());
         remove_of_one_hop(answer.headers_mut());
@@ -204,6 +220,7 @@ impl Edge {
             match failed.take_message().or_else(|| spare.take()) {
                 // Each turn takes one off the pool, so this ends.
                 Some(again) if line.reused => request = again,
+                _ if progress.is_broken() => return Err(ForwardError::Request(failed.into_error())),
                 _ => return Err(ForwardError::Broken(failed.into_error())),
             }
         }

@@ -3,8 +3,8 @@
 use hyper::{
     HeaderMap,
     header::{
-        CONNECTION, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-        TE, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -40,8 +40,35 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     (is_asked && !is_http).then(|| headers.get(UPGRADE).cloned())?
 }
 
+/// Whether a body comes as more than chunks: compressed for this hop, say, which nobody could tell behind it.
+pub fn is_coded(headers: &HeaderMap) -> bool {
+    tokens(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
+}
+
+/// What is wrong with the host of a request of HTTP/1.1, which must not go further then (RFC 9112, 3.2): another server might
+/// take another one of two for the host that counts.
+pub fn wrong_host(headers: &HeaderMap, is_needed: bool) -> Option<&'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => is_needed.then_some("the request has no Host"),
+        (Some(_), Some(_)) => Some("the request has more than one Host"),
+        (Some(host), None) => {
+            (!host.as_bytes().iter().all(|byte| is_of_host(*byte))).then_some("the Host is none")
+        }
+    }
+}
+
+/// What names and addresses are made of, and ports (RFC 3986, 3.2.2).
+fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
+}
+
 /// Removes what is for one hop only.
 pub fn remove_of_one_hop(headers: &mut HeaderMap) {
+    // Of a body in chunks, any other length is a lie (RFC 9112, 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     let named: Vec<HeaderName> =
         tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok()).collect();
     for name in OF_ONE_HOP.iter().chain(&named) {

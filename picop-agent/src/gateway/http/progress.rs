@@ -12,6 +12,9 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+/// Of a body that does not come to its end. So many frames no body has.
+const BROKEN: u64 = u64::MAX;
+
 /// How many frames have gone. A clone counts the same.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<AtomicU64>);
@@ -20,6 +23,11 @@ impl Progress {
     /// The count so far.
     pub fn frames(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has broken the body off, or has sent something else.
+    pub fn is_broken(&self) -> bool {
+        self.frames() == BROKEN
     }
 }
 
@@ -46,8 +54,10 @@ impl Body for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_ready() {
-            self.progress.0.fetch_add(1, Ordering::Relaxed);
+        match &polled {
+            Poll::Ready(Some(Err(_))) => self.progress.0.store(BROKEN, Ordering::Relaxed),
+            Poll::Ready(_) => drop(self.progress.0.fetch_add(1, Ordering::Relaxed)),
+            Poll::Pending => {}
         }
         polled
     }

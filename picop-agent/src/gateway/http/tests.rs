@@ -3,4 +3,5 @@ mod failures;
 mod pooled;
 mod scene;
 mod streams;
+mod strict;
 mod tls_reload;
