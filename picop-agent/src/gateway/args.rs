@@ -3,10 +3,10 @@
 //! `gateway tcp`, `gateway proxy` and `curl` take the flags of PiCoP's reference programs, by the same names and with the same
 //! defaults, so that they can stand in for those.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand};
-use hyper::{Method, Uri, header::HeaderName};
+use hyper::{Method, Uri, header::HeaderName, http::uri::InvalidUri};
 
 use super::{http::hosts::HostPattern, pump::DEFAULT_BUFFER};
 use crate::{
@@ -110,18 +110,19 @@ pub struct ProxyArgs {
           action = clap::ArgAction::Set)]
     pub propagate: bool,
 
-    /// The controller to take destinations from. This proxy registers there, and asks to be told of all of them.
+    /// The controller to take destinations from. [default: http://localhost:8080, with --id; without it, none]
     #[arg(long, value_name = "URL", requires = "id")]
     pub controller_url: Option<Uri>,
 
-    /// This proxy's name at the controller.
+    /// This proxy's name at the controller, which it asks to be told of all destinations.
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
 
-    /// Where the controller reaches this proxy's admin API. [default: the address that it is connected to from, and the port
-    /// of the admin API]
-    #[arg(long, value_name = "URL", requires = "controller_url")]
-    pub endpoint: Option<Uri>,
+    /// Register at the controller, too, which then finds the admin API at this URL; `auto` is the address that this proxy has
+    /// towards the controller, and the port of the admin API. Without it, somebody else registers the proxy (PUT
+    /// /proxy/ID/register).
+    #[arg(long, value_name = "URL", requires = "id")]
+    pub endpoint: Option<Place>,
 
     /// Bytes carried at a time.
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_BUFFER, value_parser = buffer)]
@@ -134,6 +135,23 @@ pub struct ProxyArgs {
     /// The rest.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Where a controller finds a proxy's admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the address that the proxy has towards the controller.
+    Own,
+    /// There.
+    At(Uri),
+}
+
+impl FromStr for Place {
+    type Err = InvalidUri;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUri> {
+        if text == "auto" { Ok(Self::Own) } else { text.parse().map(Self::At) }
+    }
 }
 
 /// A destination, or the empty text: the reference takes it for none.
@@ -161,7 +179,7 @@ pub struct HttpArgs {
     pub header: HeaderName,
 
     /// The cookie that names it, if neither does.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = cookie)]
     pub cookie: Option<String>,
 
     /// The environment of requests that name none. Without it, their connections have no header.
@@ -305,6 +323,14 @@ fn buffer(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes @ 1..=1_048_576) => Ok(bytes),
         _ => Err("a number of bytes from 1 to 1048576, please".to_owned()),
+    }
+}
+
+/// A cookie's name has the characters that a header's has (RFC 6265, 4.1.1), and its case matters.
+fn cookie(text: &str) -> Result<String, String> {
+    match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("a cookie's name has no spaces, and none of ()<>@,;:\\\"/[]?={}".to_owned()),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use testbed::wait_until;
 
 use crate::Result;
-use crate::program::{Gateway, SOON, feed, said};
+use crate::program::{self, Gateway, SOON, feed};
 
 /// A server that answers each connection with its name, once the client has said all. It lives as long as the test.
 fn server(name: &'static str) -> Result<SocketAddr> {
@@ -29,10 +29,12 @@ fn server(name: &'static str) -> Result<SocketAddr> {
     Ok(at)
 }
 
+/// One that registers itself.
 fn proxy(dir: &Path, controller: SocketAddr, default: SocketAddr) -> Result<Gateway> {
     let (url, default) = (format!("http://{controller}"), default.to_string());
     let ports = ["--proxy-port", "0", "--admin-port", "0"];
-    let by_controller = ["--default-addr", &default, "--controller-url", &url, "--id", "edge-1"];
+    let by_controller =
+        ["--default-addr", &default, "--controller-url", &url, "--id", "edge-1", "--endpoint", "auto"];
     Gateway::start(dir, &[&["proxy"], &ports[..], &by_controller].concat())
 }
 
@@ -59,15 +61,13 @@ fn destinations_come_from_the_controller() -> Result {
     let controller = Gateway::controller(dir.path(), &database)?;
     let url = format!("http://{}/routes", controller.answers_at()?);
     let tell = |method: &str, to: SocketAddr| -> Result {
-        let route =
-            json!([{"proxy_id": "edge-1", "env_id": "pr-1", "destination": to.to_string()}]).to_string();
-        assert_eq!(said(&["curl", "--url", &url, "-X", method, "--data", &route, "--fail"])?, "");
-        Ok(())
+        let route = json!([{"proxy_id": "edge-1", "env_id": "pr-1", "destination": to.to_string()}]);
+        program::tell(method, &url, &route.to_string())
     };
 
     let edge = proxy(dir.path(), controller.answers_at()?, base)?;
-    let registered = || edge.lines().into_iter().find(|line| line["message"] == "registered");
-    wait_until("it is registered", SOON, registered)
+    let activated = || edge.lines().into_iter().find(|line| line["message"] == "activated");
+    wait_until("it is activated", SOON, activated)
         .map_err(|error| format!("{error:#}: {:?}", edge.lines()))?;
     until_served_by("base", &edge)?;
     tell("PUT", first)?;

@@ -1,32 +1,38 @@
-//! PiCoP's demo: services A, B and C and a database, of which feature-1 has its own B and database, and feature-2 its own C.
-//! Clients come in by a gateway, and everything else is found by proxies. No agent has a part in it.
+//! PiCoP's demo: services A, B and C and a database in three environments. feature-1 has its own A, feature-2 its own B, and
+//! each of both its own database. Clients come in by a gateway, and everything else is found by proxies, which a controller
+//! tells. Operators do in the order in which the reference's demo has them do: they start everything, register the proxies, and
+//! then the routes. No agent has a part in it.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use rustix::process::Signal;
-use testbed::eventually;
+use serde_json::{Value, json};
+use testbed::{eventually, wait_until};
 
 use crate::Result;
 use crate::database::{Database, install, query};
-use crate::program::{Gateway, Proxy, SOON, run, said};
+use crate::program::{Gateway, Proxy, SOON, said, tell};
 use crate::services::{Asked, ask, named, serve};
 
-const ENVIRONMENTS: [&str; 4] = ["main", "feature-1", "feature-2", "nobodys"];
+const ENVIRONMENTS: [&str; 4] = ["main", "feature-1", "feature-2", "feature-100"];
 
 struct Demo {
     gateways: BTreeMap<&'static str, SocketAddr>,
-    proxy: Proxy,
-    _others: Vec<Proxy>,
+    /// Of A, B, C and the database, by their names at the controller.
+    proxies: BTreeMap<&'static str, Proxy>,
+    controller: String,
+    _controller: Gateway,
     _gateways: Vec<Gateway>,
-    _databases: Vec<Database>,
+    databases: Vec<Database>,
     _dir: tempfile::TempDir,
 }
 
 /// A gateway for each environment, in front of one destination.
 fn gateways(
-    dir: &std::path::Path,
+    dir: &Path,
     destination: SocketAddr,
     running: &mut Vec<Gateway>,
 ) -> Result<BTreeMap<&'static str, SocketAddr>> {
@@ -61,74 +67,110 @@ impl Demo {
         let dir = tempfile::tempdir()?;
         let template = dir.path().join("template");
         install(&template)?;
-        let databases =
-            [Database::start(&template, dir.path(), 1)?, Database::start(&template, dir.path(), 2)?];
+        let [main, one, two] = [1, 2, 3].map(|number| Database::start(&template, dir.path(), number));
+        let databases = [main?, one?, two?];
+        let kept = format!("sqlite:{}", dir.path().join("controller.db").display());
+        let controller = Gateway::controller(dir.path(), &kept)?;
+        let url = format!("http://{}", controller.answers_at()?);
+        let proxy = |id: &str, default: SocketAddr, propagate: bool| {
+            Proxy::of_controller(dir.path(), default, propagate, &url, id)
+        };
         let mut running = Vec::new();
         // A database does not read headers.
-        let data = Proxy::start(dir.path(), databases[0].at, false)?;
-        data.put("feature-1", databases[1].at)?;
+        let data = proxy("service-mysql", databases[0].at, false)?;
         let data_gateways = gateways(dir.path(), data.at, &mut running)?;
-        let own = data_gateways.clone();
-        let c_main = serve(move |asked| with_database("C-main", &own, asked))?;
-        let c_feature = serve(move |asked| with_database("C-feature-2", &data_gateways, asked))?;
-        let c = Proxy::start(dir.path(), c_main, true)?;
-        c.put("feature-2", c_feature)?;
-        let b = Proxy::start(dir.path(), named("B-main", Some(c.at))?, true)?;
-        b.put("feature-1", named("B-feature-1", Some(c.at))?)?;
-        let a = Proxy::start(dir.path(), named("A-main", Some(b.at))?, true)?;
+        let c =
+            proxy("service-c", serve(move |asked| with_database("C-main", &data_gateways, asked))?, true)?;
+        let b = proxy("service-b", named("B-main", Some(c.at))?, true)?;
+        let b_feature = named("B-feature-2", Some(c.at))?;
+        let a = proxy("service-a", named("A-main", Some(b.at))?, true)?;
+        let a_feature = named("A-feature-1", Some(b.at))?;
         let gateways = gateways(dir.path(), a.at, &mut running)?;
-        Ok(Self {
+        let demo = Self {
             gateways,
-            proxy: a,
-            _others: vec![b, c, data],
+            proxies: [("service-a", a), ("service-b", b), ("service-c", c), ("service-mysql", data)].into(),
+            controller: url,
+            _controller: controller,
             _gateways: running,
-            _databases: databases.into(),
+            databases: databases.into(),
             _dir: dir,
-        })
+        };
+        demo.register()?;
+        demo.routes(
+            "PUT",
+            &[
+                ("service-a", "feature-1", a_feature),
+                ("service-mysql", "feature-1", demo.databases[1].at),
+                ("service-b", "feature-2", b_feature),
+                ("service-mysql", "feature-2", demo.databases[2].at),
+            ],
+        )?;
+        Ok(demo)
+    }
+
+    /// Says where the proxies are. They have not been known until now, and ask to be activated by themselves.
+    fn register(&self) -> Result {
+        for (id, proxy) in &self.proxies {
+            let at = json!({"endpoint": format!("http://localhost:{}", proxy.admin.port())});
+            tell("PUT", &format!("{}/proxy/{id}/register", self.controller), &at.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Has the controller set routes, or remove them, and waits until the proxies have been told.
+    fn routes(&self, method: &str, routes: &[(&str, &str, SocketAddr)]) -> Result {
+        let entry = |(id, env, to): &(&str, &str, SocketAddr)| json!({"proxy_id": id, "env_id": env, "destination": to.to_string()});
+        let body: Value = routes.iter().map(entry).collect();
+        tell(method, &format!("{}/routes", self.controller), &body.to_string())?;
+        for (id, env, to) in routes {
+            let wanted = (method == "PUT").then(|| json!({"env_id": env, "destination": to.to_string()}));
+            let told = || self.proxies[id].get(env).ok().filter(|found| *found == wanted);
+            wait_until(&format!("{id} is told of {env}"), SOON, told)?;
+        }
+        Ok(())
     }
 
     /// What a client outside of everything gets by way of an environment's gateway.
     fn get(&self, environment: &str, path: &str) -> Result<String> {
         ask(self.gateways[environment], b"", path)
     }
+
+    /// What clients of all environments get, through gateways and by writing the header themselves.
+    fn expect(&self, shared: &str, one: &str, two: &str) -> Result {
+        for (environment, told) in [
+            ("main", format!("A-main B-main C-main [{shared}]")),
+            ("feature-1", format!("A-feature-1 B-main C-main [{one}]")),
+            ("feature-2", format!("A-main B-feature-2 C-main [{two}]")),
+            ("feature-100", format!("A-main B-main C-main [{shared}]")),
+        ] {
+            assert_eq!(self.get(environment, "/")?, told, "{environment}");
+            let url = format!("http://{}/", self.proxies["service-a"].at);
+            assert_eq!(said(&["curl", "--env-id", environment, "--url", &url])?, told, "{environment}");
+        }
+        Ok(())
+    }
 }
 
 #[test]
 fn the_references_demo_through_gateways_and_proxies() -> Result {
     let demo = Demo::start()?;
-    for (environment, told) in [
-        ("main", "A-main B-main C-main []"),
-        ("feature-1", "A-main B-feature-1 C-main []"),
-        ("feature-2", "A-main B-main C-feature-2 []"),
-        ("nobodys", "A-main B-main C-main []"),
-    ] {
-        assert_eq!(demo.get(environment, "/")?, told, "{environment}");
+    demo.expect("", "", "")?;
+    // What is written in feature-1 and in feature-2 stays in their databases; all others share one.
+    for environment in ENVIRONMENTS {
+        demo.get(environment, &format!("/add/by-{environment}"))?;
     }
-    // What is written in feature-1 stays in its database; all others share one.
-    demo.get("feature-1", "/add/own")?;
-    demo.get("feature-2", "/add/shared")?;
-    for (environment, told) in [
-        ("main", "A-main B-main C-main [shared]"),
-        ("feature-1", "A-main B-feature-1 C-main [own]"),
-        ("feature-2", "A-main B-main C-feature-2 [shared]"),
-        ("nobodys", "A-main B-main C-main [shared]"),
-    ] {
-        assert_eq!(demo.get(environment, "/")?, told, "{environment}");
-        // The same without a gateway, by a client that writes the header itself.
-        let url = format!("http://{}/", demo.proxy.at);
-        assert_eq!(said(&["curl", "--env-id", environment, "--url", &url])?, told, "{environment}");
-    }
+    demo.expect("by-feature-100,by-main", "by-feature-1", "by-feature-2")?;
 
     // A new environment, while all of it runs; and gone again.
-    let own = named("A-nobodys", None)?;
-    demo.proxy.put("nobodys", own)?;
-    assert_eq!(demo.get("nobodys", "/")?, "A-nobodys");
-    let url = format!("http://{}/admin/env/nobodys", demo.proxy.admin);
-    let entry = format!("{{\"env_id\":\"nobodys\",\"destination\":\"{own}\"}}");
-    assert_eq!(said(&["curl", "--url", &url])?, entry);
-    assert_eq!(said(&["curl", "--url", &url, "--method", "DELETE", "--fail"])?, "");
-    assert_eq!(demo.get("nobodys", "/")?, "A-main B-main C-main [shared]");
-    assert_eq!(run(&["curl", "--url", &url, "--fail"])?.status.code(), Some(1));
+    let own = ("service-a", "feature-100", named("A-feature-100", None)?);
+    demo.routes("PUT", &[own])?;
+    assert_eq!(demo.get("feature-100", "/")?, "A-feature-100");
+    demo.routes("DELETE", &[own])?;
+    demo.expect("by-feature-100,by-main", "by-feature-1", "by-feature-2")?;
+    // Operators register proxies again, at the address that they have: nothing changes.
+    demo.register()?;
+    demo.routes("PUT", &[own])?;
+    assert_eq!(demo.get("feature-100", "/")?, "A-feature-100");
     Ok(())
 }
 

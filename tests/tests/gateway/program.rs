@@ -128,7 +128,7 @@ impl Drop for Gateway {
     }
 }
 
-/// A proxy like the reference's, told through its admin API.
+/// A proxy like the reference's, told through its admin API, or by a controller.
 pub struct Proxy {
     _gateway: Gateway,
     pub at: SocketAddr,
@@ -137,10 +137,25 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(dir: &Path, default: SocketAddr, propagate: bool) -> Result<Self> {
+        Self::start_with(dir, default, propagate, &[])
+    }
+
+    /// One that takes what it is told from the controller at `url`, as the proxy `id`.
+    pub fn of_controller(
+        dir: &Path,
+        default: SocketAddr,
+        propagate: bool,
+        url: &str,
+        id: &str,
+    ) -> Result<Self> {
+        Self::start_with(dir, default, propagate, &["--controller-url", url, "--id", id])
+    }
+
+    fn start_with(dir: &Path, default: SocketAddr, propagate: bool, more: &[&str]) -> Result<Self> {
         let (default, propagate) = (default.to_string(), format!("--propagate={propagate}"));
         let args =
             ["proxy", "--proxy-port", "0", "--admin-port", "0", "--default-addr", &default, &propagate];
-        let gateway = Gateway::start(dir, &args)?;
+        let gateway = Gateway::start(dir, &[&args[..], more].concat())?;
         Ok(Self {
             at: gateway.address("connections")?,
             admin: gateway.address("admin API")?,
@@ -152,7 +167,22 @@ impl Proxy {
     pub fn put(&self, environment: &str, to: SocketAddr) -> Result {
         let url = format!("http://{}/admin/envs", self.admin);
         let data = json!([{"env_id": environment, "destination": to.to_string()}]).to_string();
-        assert_eq!(said(&["curl", "--url", &url, "--method", "PUT", "--data", &data, "--fail"])?, "");
-        Ok(())
+        tell("PUT", &url, &data)
     }
+
+    /// What its admin API says of an environment; none if it has no such environment.
+    pub fn get(&self, environment: &str) -> Result<Option<Value>> {
+        let url = format!("http://{}/admin/env/{environment}", self.admin);
+        let output = run(&["curl", "--url", &url, "--fail"])?;
+        if !output.status.success() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&output.stdout)?))
+    }
+}
+
+/// Has something be done by `picop curl`; the answer is 200 and nothing else.
+pub fn tell(method: &str, url: &str, data: &str) -> Result {
+    assert_eq!(said(&["curl", "--url", url, "--method", method, "--data", data, "--fail"])?, "");
+    Ok(())
 }

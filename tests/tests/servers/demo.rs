@@ -1,6 +1,7 @@
-//! PiCoP's demo through the node agent: services A, B and C and a database, of which feature-1 has its own B and database, and
-//! feature-2 its own C. There is no gateway and no proxy: services reach each other by their addresses, with the context they
-//! were reached with; clients know nothing of contexts, and belong to an environment by where they run.
+//! PiCoP's demo through the node agent: services A, B and C and a database in three environments, of which feature-1 has its own A,
+//! feature-2 its own B, and each of both its own database. There is no gateway and no proxy: services reach each other by their
+//! addresses, with the context they were reached with; clients know nothing of contexts, and belong to an environment by where
+//! they run.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::programs::require;
 use crate::routes::{SNIFF, file, in_environment, instrumented};
 
 const PORT: u16 = 8080;
-const ENVIRONMENTS: [&str; 4] = ["main", "feature-1", "feature-2", "nobodys"];
+const ENVIRONMENTS: [&str; 4] = ["main", "feature-1", "feature-2", "feature-100"];
 
 struct Demo {
     agent: Agent,
@@ -52,21 +53,22 @@ impl Demo {
         let at = [address(PORT), address(PORT), address(PORT), address(DATABASE_PORT)];
         let names = [
             "a-main",
+            "a-feature-1",
             "b-main",
-            "b-feature-1",
+            "b-feature-2",
             "c-main",
-            "c-feature-2",
-            "a-nobodys",
+            "a-feature-100",
             "db-main",
             "db-feature-1",
+            "db-feature-2",
         ];
         let services: Vec<Pod> = names.into_iter().map(|name| cluster.pod(name)).collect::<Result<_>>()?;
         let mut servers = Vec::new();
         for (pod, next) in services.iter().zip([
             Some(("--next", at[1])),
+            Some(("--next", at[1])),
             Some(("--next", at[2])),
             Some(("--next", at[2])),
-            Some(("--mariadb", at[3])),
             Some(("--mariadb", at[3])),
             None,
         ]) {
@@ -79,19 +81,23 @@ impl Demo {
             servers.push(mariadb::serve(&cluster, &template, pod, pod.name())?);
         }
         let clients = ENVIRONMENTS.map(|environment| cluster.pod(environment));
-        let [main, one, two, nobodys] = clients;
-        let clients = [main?, one?, two?, nobodys?];
+        let [main, one, two, unknown] = clients;
+        let clients = [main?, one?, two?, unknown?];
         let agent = Agent::start(&cluster, &Self::routes(at, &services, &clients, false))?;
         Ok(Self { agent, clients, at, services, _servers: servers, _cluster: cluster })
     }
 
     fn routes(at: [SocketAddr; 4], pods: &[Pod], clients: &[Pod], own_a: bool) -> String {
+        let mut variants_of_a = vec![("feature-1", &pods[1])];
+        if own_a {
+            variants_of_a.push(("feature-100", &pods[5]));
+        }
         let services: [Service<'_>; 4] = [
-            ("a", at[0], "propagate", &pods[0], if own_a { vec![("nobodys", &pods[5])] } else { vec![] }),
-            ("b", at[1], "propagate", &pods[1], vec![("feature-1", &pods[2])]),
-            ("c", at[2], "propagate", &pods[3], vec![("feature-2", &pods[4])]),
+            ("a", at[0], "propagate", &pods[0], variants_of_a),
+            ("b", at[1], "propagate", &pods[2], vec![("feature-2", &pods[3])]),
+            ("c", at[2], "propagate", &pods[4], vec![]),
             // A database does not read headers.
-            ("db", at[3], "strip", &pods[6], vec![("feature-1", &pods[7])]),
+            ("db", at[3], "strip", &pods[6], vec![("feature-1", &pods[7]), ("feature-2", &pods[8])]),
         ];
         let members = clients.iter().zip(ENVIRONMENTS).map(|(pod, env)| in_environment(pod, env));
         let workloads: Vec<_> = members.chain(pods[..6].iter().map(instrumented)).collect();
@@ -108,12 +114,12 @@ impl Demo {
     }
 
     /// In every environment: the services that took part, and what the database has.
-    fn expect(&self, shared: &[&str], own: &[&str], nobodys: Value) -> Result {
+    fn expect(&self, shared: &[&str], one: &[&str], two: &[&str], unknown: Value) -> Result {
         for (environment, answer) in [
             ("main", json!(["a-main", "b-main", "c-main", { "mariadb": shared }])),
-            ("feature-1", json!(["a-main", "b-feature-1", "c-main", { "mariadb": own }])),
-            ("feature-2", json!(["a-main", "b-main", "c-feature-2", { "mariadb": shared }])),
-            ("nobodys", nobodys),
+            ("feature-1", json!(["a-feature-1", "b-main", "c-main", { "mariadb": one }])),
+            ("feature-2", json!(["a-main", "b-feature-2", "c-main", { "mariadb": two }])),
+            ("feature-100", unknown),
         ] {
             assert_eq!(self.ask(environment, "list")?, answer, "{environment}");
         }
@@ -126,19 +132,21 @@ fn the_references_demo_through_the_node_agent() -> Result {
     require!("mariadbd", "mariadb-install-db", "mariadb");
     let demo = Demo::start()?;
     let as_main = |shared: &[&str]| json!(["a-main", "b-main", "c-main", { "mariadb": shared }]);
-    demo.expect(&[], &[], as_main(&[]))?;
+    demo.expect(&[], &[], &[], as_main(&[]))?;
 
-    // What is written in feature-1 stays in its database; all others share one.
-    demo.ask("feature-1", "add own")?;
-    demo.ask("feature-2", "add shared")?;
-    demo.expect(&["shared"], &["own"], as_main(&["shared"]))?;
+    // What is written in feature-1 and in feature-2 stays in their databases; all others share one.
+    for environment in ENVIRONMENTS {
+        demo.ask(environment, &format!("add {}", environment.replace('-', "")))?;
+    }
+    let (shared, one, two) = (["main", "feature100"], ["feature1"], ["feature2"]);
+    demo.expect(&shared, &one, &two, as_main(&shared))?;
 
     // A new environment, while all of it runs; and gone again.
     let Demo { agent, at, services, clients, .. } = &demo;
     agent.routes(&Demo::routes(*at, services, clients, true))?;
-    demo.expect(&["shared"], &["own"], json!(["a-nobodys"]))?;
+    demo.expect(&shared, &one, &two, json!(["a-feature-100"]))?;
     agent.routes(&Demo::routes(*at, services, clients, false))?;
-    demo.expect(&["shared"], &["own"], as_main(&["shared"]))?;
+    demo.expect(&shared, &one, &two, as_main(&shared))?;
 
     // Clients' connections went straight to A, the header written in the kernel; the services' were read by the agent.
     let lines =

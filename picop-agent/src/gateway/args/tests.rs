@@ -33,6 +33,11 @@ fn the_references_proxy() {
     assert_eq!(args.controller_url.map(|url| url.to_string()).as_deref(), Some("http://controller:8080/"));
     assert_eq!(args.id.as_deref(), Some("cart"));
 
+    assert_eq!(args.endpoint, None);
+    assert_eq!(proxy("proxy --id cart --endpoint auto").endpoint, Some(Place::Own));
+    let there = Uri::from_static("http://cart:9001");
+    assert_eq!(proxy("proxy --id cart --endpoint http://cart:9001").endpoint, Some(Place::At(there)));
+
     let args = proxy("proxy");
     assert_eq!((args.proxy_port, args.admin_port, args.buf), (9000, 9001, 32 * 1024));
     assert_eq!((args.default_addr, args.propagate), (None, true));
@@ -71,9 +76,11 @@ fn what_is_refused() {
         ("tcp --destination cart:80", "--env-id"),
         ("tcp --env-id pr-1 --destination cart", "HOST:PORT"),
         ("proxy --controller-url http://c:8080", "--id"),
+        ("proxy --endpoint auto", "--id"),
         ("proxy --propagate perhaps", "perhaps"),
         ("proxy --buf 0", "bytes"),
         ("http --listen 127.0.0.1:0", "--upstream"),
+        ("http --listen 127.0.0.1:0 --upstream c:80 --cookie a;b", "cookie's name"),
         ("http --listen 127.0.0.1:0 --upstream c:80 --tls-cert x", "--tls-key"),
         ("http --listen 127.0.0.1:0 --upstream c:80 --host-pattern preview.example.com", "{env}"),
     ] {

@@ -1,4 +1,8 @@
-//! Registering at a controller, so that it tells destinations.
+//! Making itself known to a controller, so that it tells destinations.
+//!
+//! As the reference's proxies do, this one asks to be activated until it is; who registers it, and at which address, is the
+//! operator's business. Were it to register itself unasked, the operator's address would be lost, and with the operator's next
+//! registration its activation.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     gateway::{
         GatewayError,
+        args::Place,
         ask::{AskError, Asked, destination},
     },
     telemetry::chain,
@@ -20,8 +25,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The wait after a first failure, which doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Up to this.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Up to this, which is how often the reference's proxies try.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Where the controller is, if nobody says otherwise: as for the reference's proxies.
+const CONTROLLER: &str = "http://localhost:8080";
 /// As much of a reason is repeated.
 const REASON: usize = 1024;
 
@@ -30,8 +37,8 @@ const REASON: usize = 1024;
 pub struct Registration {
     controller: Uri,
     id: String,
-    /// As the controller is told, if somebody said.
-    endpoint: Option<Uri>,
+    /// What the controller is told; nothing if somebody else tells it.
+    endpoint: Option<Place>,
     admin_port: u16,
 }
 
@@ -42,24 +49,25 @@ enum RegisterError {
     Ask(#[from] AskError),
     #[error("the controller did not answer within {PATIENCE:?}")]
     Late,
-    #[error("the controller does not {what}: {status} {reason}")]
-    Refused { what: &'static str, status: StatusCode, reason: String },
+    #[error("the controller does not {what}: {status} {reason}{hint}")]
+    Refused { what: &'static str, status: StatusCode, reason: String, hint: &'static str },
 }
 
 impl Registration {
-    /// None without a controller.
+    /// None without a name.
     pub fn new(
         controller: Option<Uri>,
         id: Option<String>,
-        endpoint: Option<Uri>,
+        endpoint: Option<Place>,
         admin_port: u16,
     ) -> Result<Option<Self>, GatewayError> {
-        let Some((controller, id)) = controller.zip(id) else { return Ok(None) };
+        let Some(id) = id else { return Ok(None) };
+        let controller = controller.unwrap_or_else(|| Uri::from_static(CONTROLLER));
         let is_url = |option, url: &Uri| {
             destination(url).map_err(|_| GatewayError::Url { option, url: url.to_string() })
         };
         is_url("--controller-url", &controller)?;
-        if let Some(endpoint) = &endpoint {
+        if let Some(Place::At(endpoint)) = &endpoint {
             is_url("--endpoint", endpoint)?;
         }
         Ok(Some(Self { controller, id, endpoint, admin_port }))
@@ -67,14 +75,21 @@ impl Registration {
 
     /// Tries until it has succeeded.
     pub async fn keep_trying(&self) {
-        let mut wait = FIRST_WAIT;
+        let (mut wait, mut last) = (FIRST_WAIT, String::new());
         loop {
-            let tried = timeout(PATIENCE, self.register()).await.unwrap_or(Err(RegisterError::Late));
+            let tried = timeout(PATIENCE, self.tried()).await.unwrap_or(Err(RegisterError::Late));
             let (id, controller) = (&self.id, &self.controller);
             match tried {
-                Ok(endpoint) => return tracing::info!(id, %controller, endpoint, "registered"),
+                Ok(endpoint) => return tracing::info!(id, %controller, endpoint, "activated"),
                 Err(error) => {
-                    tracing::warn!(id, %controller, error = chain(&error), again_in = ?wait, "not registered");
+                    let error = chain(&error);
+                    // What was said already is hardly worth a line every two seconds.
+                    if error == last {
+                        tracing::debug!(id, %controller, error, "not activated yet");
+                    } else {
+                        tracing::warn!(id, %controller, error, "not activated; trying again");
+                    }
+                    last = error;
                 }
             }
             sleep(wait).await;
@@ -82,15 +97,20 @@ impl Registration {
         }
     }
 
-    /// Registers, and then activates: all destinations come, and every change from then on. The endpoint that was told.
-    async fn register(&self) -> Result<String, RegisterError> {
+    /// Registers, if that is to be done here, and activates: all destinations come, and every change from then on. The
+    /// endpoint that was told.
+    async fn tried(&self) -> Result<Option<String>, RegisterError> {
         let mut asked = Asked::connect(&self.controller, &[], PATIENCE).await?;
-        let own = SocketAddr::new(asked.local.ip().to_canonical(), self.admin_port);
-        let endpoint = self.endpoint.as_ref().map_or_else(|| format!("http://{own}"), Uri::to_string);
-        // A URL without a path has one in `Uri`'s eyes.
-        let endpoint = endpoint.trim_end_matches('/').to_owned();
-        let body = json!({ "endpoint": endpoint }).to_string();
-        self.put(&mut asked, "register", body).await?;
+        let endpoint = self.endpoint.as_ref().map(|place| match place {
+            Place::Own => {
+                format!("http://{}", SocketAddr::new(asked.local.ip().to_canonical(), self.admin_port))
+            }
+            // A URL without a path has one in `Uri`'s eyes.
+            Place::At(url) => url.to_string().trim_end_matches('/').to_owned(),
+        });
+        if let Some(endpoint) = &endpoint {
+            self.put(&mut asked, "register", json!({ "endpoint": endpoint }).to_string()).await?;
+        }
         self.put(&mut asked, "activate", String::new()).await?;
         Ok(endpoint)
     }
@@ -106,7 +126,14 @@ impl Registration {
         let answer = asked.ask(request).await?;
         let status = answer.status();
         let reason = reason(answer).await;
-        if status.is_success() { Ok(()) } else { Err(RegisterError::Refused { what, status, reason }) }
+        if status.is_success() {
+            return Ok(());
+        }
+        let hint = match self.endpoint {
+            Some(_) => "",
+            None => " (is this proxy registered there? --endpoint has it register itself)",
+        };
+        Err(RegisterError::Refused { what, status, reason, hint })
     }
 }
 
