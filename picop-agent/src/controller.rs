@@ -15,7 +15,7 @@ pub mod store;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Notify};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -41,7 +41,7 @@ pub enum ControllerError {
     #[error("cannot open the database")]
     Open(#[from] OpenError),
     /// No port.
-    #[error("cannot listen at {address}; is another controller running there? (--listen)")]
+    #[error("cannot listen at {address}; is another controller running there? (--listen, --port)")]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -58,7 +58,7 @@ pub enum ControllerError {
 /// When the database cannot be opened, or the port is taken. Later troubles are told in the log and waited out.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), ControllerError> {
     let failed = |source| ControllerError::Listen { address: options.listen, source };
-    let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+    let listener = crate::listen::bind(options.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let store = Arc::new(Store::open(&options.database).await?);
     let changed = Arc::new(Notify::new());

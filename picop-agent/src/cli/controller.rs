@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::duration;
 use crate::{
     controller::{Options, store::Database},
+    listen::EVERYWHERE,
     source::{Origin, controller},
     telemetry::logs::LogFormat,
 };
@@ -19,9 +20,13 @@ use crate::{
 /// `picop controller`.
 #[derive(Clone, Debug, Args)]
 pub struct ControllerArgs {
-    /// Where to answer.
-    #[arg(long, env = "PICOP_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:8080")]
-    listen: SocketAddr,
+    /// Where to answer. [default: all addresses, at --port]
+    #[arg(long, env = "PICOP_LISTEN", value_name = "ADDR", conflicts_with = "port")]
+    listen: Option<SocketAddr>,
+
+    /// The port to answer at, on all addresses.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
 
     /// Where to keep proxies and routes: `sqlite:PATH` is one file for one controller, `mysql://USER:PASSWORD@HOST/DATABASE` a
     /// MySQL or MariaDB for any number of them. The tables of the PiCoP reference's controller are taken over.
@@ -34,9 +39,17 @@ pub struct ControllerArgs {
     )]
     database: Database,
 
+    /// The same for a MySQL, as the reference's controller takes it: `USER:PASSWORD@tcp(HOST:PORT)/DATABASE`.
+    #[arg(long, value_name = "DSN", value_parser = Database::from_dsn, conflicts_with = "database")]
+    mysql: Option<Database>,
+
     /// The longest pause between tries to reach a proxy that does not answer.
     #[arg(long, env = "PICOP_RETRY_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = duration)]
     retry_interval: Duration,
+
+    /// The same in seconds, as the reference's controller takes it.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "retry_interval")]
+    interval: Option<u64>,
 
     /// How log lines look.
     #[arg(long, env = "PICOP_LOG_FORMAT", value_enum, default_value_t)]
@@ -50,7 +63,11 @@ pub struct ControllerArgs {
 impl ControllerArgs {
     /// What the controller is told.
     pub fn options(self) -> Options {
-        Options { listen: self.listen, database: self.database, retry_interval: self.retry_interval }
+        Options {
+            listen: self.listen.unwrap_or_else(|| (EVERYWHERE, self.port).into()),
+            database: self.mysql.unwrap_or(self.database),
+            retry_interval: self.interval.map_or(self.retry_interval, Duration::from_secs),
+        }
     }
 }
 
@@ -100,5 +117,61 @@ impl ProxyArgs {
             endpoint: self.controller_endpoint.clone(),
             kept: self.controller_state.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::{
+        cli::{Cli, Command},
+        controller::Options,
+        gateway::args::go_style,
+    };
+
+    fn options(line: &str) -> Result<Options, clap::Error> {
+        let line = ["picop", "controller"].into_iter().chain(line.split_whitespace()).map(Into::into);
+        match Cli::try_parse_from(go_style(line))?.command {
+            Command::Controller(args) => Ok(args.options()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_references_controller() {
+        for line in [
+            "--port 8081 --mysql picop:secret@tcp(db:3306)/picop?parseTime=true --interval 10",
+            "-port=8081 -mysql=picop:secret@tcp(db:3306)/picop -interval 10",
+            "--listen [::]:8081 --database mysql://picop:secret@db:3306/picop --retry-interval 10s",
+        ] {
+            let options = options(line).expect(line);
+            assert_eq!(options.listen.to_string(), "[::]:8081", "{line}");
+            assert_eq!(
+                options.database,
+                "mysql://picop:secret@db:3306/picop".parse().expect("a URL"),
+                "{line}"
+            );
+            assert_eq!(options.retry_interval.as_secs(), 10, "{line}");
+        }
+        let options = options("").expect("the defaults");
+        assert_eq!(
+            (options.listen.to_string().as_str(), options.database.to_string().as_str()),
+            ("[::]:8080", "sqlite:picop.db")
+        );
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for (line, words) in [
+            ("--listen [::]:1 --port 1", "--port"),
+            ("--mysql u@tcp(h:1)/db --database sqlite:x", "--database"),
+            ("--interval 1 --retry-interval 1s", "--interval"),
+            ("--mysql picop", "tcp(HOST:PORT)/DATABASE"),
+            ("--interval 1s", "--interval"),
+        ] {
+            let error = options(line).expect_err(line).to_string();
+            assert!(error.contains(words), "{line}: {error}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! waits for another in a circle.
 mod change;
 mod database;
+mod dsn;
 mod lease;
 mod open;
 mod schema;

@@ -2,8 +2,7 @@
 
 use std::{
     future::Future,
-    io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,6 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{GatewayError, metrics::Metrics, stream::prepare, workers::Workers};
+use crate::listen::{EVERYWHERE, bind};
 
 /// How long accepting rests when the system has no more to give.
 const REST: Duration = Duration::from_millis(200);
@@ -160,23 +160,12 @@ where
 
 /// Listens at a port on all addresses, of both families where there are two.
 pub async fn listen_everywhere(port: u16) -> Result<TcpListener, GatewayError> {
-    match listen((Ipv6Addr::UNSPECIFIED, port).into()).await {
-        // Linux without IPv6.
-        Err(GatewayError::Listen { source, .. }) if source.kind() == io::ErrorKind::Unsupported => {
-            listen((Ipv4Addr::UNSPECIFIED, port).into()).await
-        }
-        Err(GatewayError::Listen { source, .. })
-            if matches!(source.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
-        {
-            listen((Ipv4Addr::UNSPECIFIED, port).into()).await
-        }
-        listening => listening,
-    }
+    listen((EVERYWHERE, port).into()).await
 }
 
 /// Listens at one address.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
-    TcpListener::bind(address).await.map_err(|source| GatewayError::Listen { address, source })
+    bind(address).await.map_err(|source| GatewayError::Listen { address, source })
 }
 
 /// Says where a listener is.

@@ -1,6 +1,8 @@
 //! Which database, and in what its SQL differs.
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use super::dsn;
+
 /// Where a controller keeps what it is told.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {
@@ -22,6 +24,24 @@ pub enum BadDatabase {
     /// No database is named.
     #[error("the URL names no database: mysql://USER@HOST/DATABASE")]
     NoName,
+    /// No data source name.
+    #[error(
+        "a data source name is USER:PASSWORD@tcp(HOST:PORT)/DATABASE, or USER:PASSWORD@unix(/SOCKET)/DATABASE"
+    )]
+    Dsn,
+    /// One with TLS as only a Go program could know it.
+    #[error("tls= is true, skip-verify, preferred or false")]
+    Tls,
+}
+
+impl Database {
+    /// A MySQL by the name that Go programs have for it, the reference's controller among them (`--mysql`).
+    ///
+    /// # Errors
+    /// When it is no such name.
+    pub fn from_dsn(text: &str) -> Result<Self, BadDatabase> {
+        dsn::url(text).map(Self::MySql)
+    }
 }
 
 impl FromStr for Database {

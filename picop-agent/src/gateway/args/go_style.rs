@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 
 /// The flags of the reference's programs.
-const FLAGS: [&str; 14] = [
+const FLAGS: [&str; 16] = [
     "admin-port",
     "buf",
     "controller-url",
@@ -12,7 +12,9 @@ const FLAGS: [&str; 14] = [
     "destination",
     "env-id",
     "id",
+    "interval",
     "method",
+    "mysql",
     "port",
     "propagate",
     "proxy-port",
@@ -20,14 +22,14 @@ const FLAGS: [&str; 14] = [
     "help",
 ];
 
-/// Gives the reference's flags their second dash where there is one only, in command lines of `gateway tcp`, `gateway proxy`
-/// and `curl`. Everything else stays as it is.
+/// Gives the reference's flags their second dash where there is one only, in command lines of `gateway tcp`, `gateway proxy`,
+/// `controller` and `curl`. Everything else stays as it is.
 pub fn go_style(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<_> = args.into_iter().collect();
     let word = |at: usize| args.get(at).and_then(|arg| arg.to_str()).unwrap_or_default();
     let from = match (word(1), word(2)) {
         ("gateway", "tcp" | "proxy") => 3,
-        ("curl", _) => 2,
+        ("curl" | "controller", _) => 2,
         _ => return args,
     };
     for arg in &mut args[from..] {

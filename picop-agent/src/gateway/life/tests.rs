@@ -1,3 +1,5 @@
+use std::{io, net::Ipv4Addr};
+
 use super::*;
 use crate::gateway::testing::{connect, listener, within};
 
