@@ -1,7 +1,7 @@
 //! Names and addresses as they are stored: checked once, at the border.
 use std::fmt;
 
-use hyper::Uri;
+use hyper::{Uri, http::uri::Authority};
 
 /// The longest text that the tables hold, in bytes.
 pub const MAX_LEN: usize = 512;
@@ -120,7 +120,7 @@ impl Endpoint {
             let at = uri.authority();
             uri.scheme_str() == Some("http")
                 && at.is_some_and(|at| !at.host().is_empty() && !at.as_str().contains('@'))
-                && at.is_some_and(|at| !at.as_str().ends_with(':') && at.port_u16() != Some(0))
+                && at.is_some_and(has_good_port)
                 && uri.query().is_none()
                 && !text.contains('#')
         });
@@ -140,6 +140,12 @@ fn plain(field: &'static str, text: String) -> Result<String, BadValue> {
         return Err(BadValue::NotPlain(field));
     }
     Ok(text)
+}
+
+/// Whether a port, if there is one, is one.
+fn has_good_port(at: &Authority) -> bool {
+    // Of one that is too large, `Authority` says that there is none.
+    at.as_str() == at.host() || at.port_u16().is_some_and(|port| port != 0)
 }
 
 fn is_host_and_port(text: &str) -> bool {

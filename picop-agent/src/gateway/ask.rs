@@ -83,9 +83,19 @@ pub struct Asked {
 /// `host:port` of an `http` URL.
 pub fn destination(url: &Uri) -> Result<String, AskError> {
     match (url.scheme_str(), url.host()) {
-        (Some("http"), Some(host)) if !host.is_empty() => {
-            Ok(format!("{host}:{}", url.port_u16().unwrap_or(80)))
-        }
+        (Some("http"), Some(host)) if !host.is_empty() => Ok(format!("{host}:{}", port(url, 80)?)),
+        _ => Err(AskError::Url(url.clone())),
+    }
+}
+
+/// The port that a URL names, or else this one.
+fn port(url: &Uri, default: u16) -> Result<u16, AskError> {
+    let authority = url.authority().map_or("", |authority| authority.as_str());
+    let named = authority.rsplit('@').next().filter(|at| url.host() != Some(at));
+    match (named, url.port_u16()) {
+        (None, _) => Ok(default),
+        (_, Some(port)) if port > 0 => Ok(port),
+        // Of one that is too large, `Uri` says that there is none.
         _ => Err(AskError::Url(url.clone())),
     }
 }
@@ -108,7 +118,7 @@ impl Asked {
         connector: &TlsConnector,
     ) -> Result<Self, AskError> {
         let host = url.host().filter(|host| !host.is_empty()).ok_or_else(|| AskError::Url(url.clone()))?;
-        let destination = format!("{host}:{}", url.port_u16().unwrap_or(443));
+        let destination = format!("{host}:{}", port(url, 443)?);
         // Addresses of IPv6 are in brackets in URLs, and not in certificates.
         let name = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(name.to_owned()).map_err(|_| AskError::Name(name.to_owned()))?;

@@ -53,6 +53,8 @@ fn an_endpoint_is_a_place_of_http() {
         "https://h:1",
         "http://",
         "http://h:0",
+        "http://h:65536",
+        "http://[fd00::7]:65536",
         "http://h:",
         "http://u@h:1",
         "http://h:1/?q",

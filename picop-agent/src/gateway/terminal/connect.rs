@@ -1,11 +1,17 @@
 //! Standard input and output, connected with a server.
 
-use std::{io, net::Shutdown};
+use std::{
+    io,
+    net::Shutdown,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
+    time::sleep,
 };
 
 use super::TerminalError;
@@ -18,7 +24,12 @@ use crate::{
     protocol::Context,
 };
 
-/// Runs until the server has ended its side. The end of `input` becomes a FIN, and what the server says then still comes.
+/// How long nothing may come from `input`, once the server has ended its side.
+const LAST: Duration = Duration::from_millis(500);
+
+/// Runs until the server has ended its side. The end of `input` becomes a FIN, and what the server says then still comes. If it is
+/// the server that ends its side first, it gets what there is of `input`, until that ends or pauses: at a terminal, nobody could
+/// tell otherwise that the server has gone.
 pub async fn run(
     args: &ConnectArgs,
     input: impl AsyncRead + Unpin,
@@ -26,21 +37,38 @@ pub async fn run(
 ) -> Result<(), TerminalError> {
     let context = Context::for_env(&args.env);
     let stream = open(&args.destination, context.wire(), args.connect_timeout).await?;
-    let receive = receive(&stream, output);
-    tokio::pin!(receive);
+    // Counted before and after each read: while one is awaited, it is odd.
+    let reads = AtomicU64::new(0);
+    let (sending, receiving) = (send(&stream, input, &reads), receive(&stream, output));
+    tokio::pin!(sending, receiving);
     tokio::select! {
-        sent = send(&stream, input) => {
+        sent = &mut sending => {
             sent?;
-            receive.await
+            return receiving.await;
         }
-        received = &mut receive => received,
+        received = &mut receiving => received?,
+    }
+    loop {
+        let before = reads.load(Ordering::Relaxed);
+        tokio::select! {
+            sent = &mut sending => return sent,
+            () = sleep(LAST) => if before % 2 == 1 && reads.load(Ordering::Relaxed) == before {
+                return Ok(());
+            },
+        }
     }
 }
 
-async fn send(stream: &TcpStream, mut input: impl AsyncRead + Unpin) -> Result<(), TerminalError> {
+async fn send(
+    stream: &TcpStream,
+    mut input: impl AsyncRead + Unpin,
+    reads: &AtomicU64,
+) -> Result<(), TerminalError> {
     let mut buffer = vec![0; DEFAULT_BUFFER];
     loop {
+        reads.fetch_add(1, Ordering::Relaxed);
         let count = input.read(&mut buffer).await.map_err(TerminalError::Input)?;
+        reads.fetch_add(1, Ordering::Relaxed);
         if count == 0 {
             break;
         }

@@ -108,6 +108,7 @@ async fn what_curl_cannot_do_is_said() {
     for (url, words) in [
         ("ftp://localhost/", "http://HOST"),
         ("localhost", "http://HOST"),
+        ("http://localhost:65536/", "http://HOST"),
         (&*format!("http://{at}/"), "cannot connect"),
     ] {
         let error = within(curl::run(curl_args(&["--url", url]), &mut Vec::new())).await.expect_err(url);
@@ -151,6 +152,22 @@ async fn a_server_that_ends_first() {
     let mut served = accept(&listener).await;
     expect(&mut served, &of("pr-1")).await;
     drop(served);
+    within(connecting).await.expect("no panic").expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_server_that_half_closes_first_gets_all_there_is() {
+    let (listener, at) = listener().await;
+    let args = ConnectLine::try_parse_from(["connect", "pr-1", &at.to_string()]).expect("arguments").args;
+    let all: Vec<u8> = (0..5_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    let input = std::io::Cursor::new(all.clone());
+    let connecting = tokio::spawn(async move { connect::run(&args, input, tokio::io::sink()).await });
+    let mut served = accept(&listener).await;
+    served.shutdown().await.expect("open");
+    expect(&mut served, &of("pr-1")).await;
+    let (got, end) = rest(&mut served).await;
+    assert!(got == all, "{} of {} bytes", got.len(), all.len());
+    end.expect("a FIN");
     within(connecting).await.expect("no panic").expect("an orderly end");
 }
 
