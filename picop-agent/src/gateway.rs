@@ -30,7 +30,7 @@ mod workers;
 pub use error::GatewayError;
 pub use life::Life;
 
-use std::{num::NonZeroUsize, thread};
+use std::{num::NonZeroUsize, thread, time::Duration};
 
 use args::{CommonArgs, GatewayCommand};
 use workers::Workers;
@@ -64,7 +64,11 @@ pub fn run(command: GatewayCommand) -> Result<(), GatewayError> {
         }
         stop.requested().await;
         tracing::info!(connections = life.connections(), "stopping");
-        let left = life.drain(drain_timeout).await;
+        let left = tokio::select! {
+            left = life.drain(drain_timeout) => left,
+            // Whoever asks twice does not want to wait.
+            () = stop.requested() => life.drain(Duration::ZERO).await,
+        };
         tracing::info!(reset = left, "stopped");
         Ok(())
     })

@@ -53,7 +53,7 @@ pub struct CommonArgs {
     #[arg(long, env = "PICOP_HEADER_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub header_timeout: Duration,
 
-    /// At SIGTERM or SIGINT, how long running connections may take to end before they are reset.
+    /// At SIGTERM or SIGINT, how long running connections may take to end before they are reset. A second signal ends that.
     #[arg(long, env = "PICOP_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = duration)]
     pub drain_timeout: Duration,
 

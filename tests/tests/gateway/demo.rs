@@ -180,7 +180,7 @@ fn a_gateway_ends_when_its_connections_have() -> Result {
     let server = std::net::TcpListener::bind("127.0.0.1:0")?;
     let destination = server.local_addr()?.to_string();
     let args = ["tcp", "--port", "0", "--env-id", "pr-1", "--destination", &destination];
-    for (patience, orderly) in [("60s", true), ("1ms", false)] {
+    for (patience, orderly, signals) in [("60s", true, 1), ("1ms", false, 1), ("300s", false, 2)] {
         let mut gateway = Gateway::start(dir.path(), &[&args[..], &["--drain-timeout", patience]].concat())?;
         let at = gateway.address("connections")?;
         let client = TcpStream::connect(at)?;
@@ -188,6 +188,9 @@ fn a_gateway_ends_when_its_connections_have() -> Result {
         gateway.signal(Signal::TERM)?;
         let stops = || gateway.lines().iter().any(|line| line["message"] == "stopping");
         assert!(eventually(SOON, stops), "it does not stop");
+        if signals == 2 {
+            gateway.signal(Signal::INT)?;
+        }
         if orderly {
             drop(client);
             at_server.read_to_end(&mut Vec::new())?;

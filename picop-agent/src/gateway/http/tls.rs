@@ -67,11 +67,16 @@ fn mark(path: &Path) -> Option<Mark> {
     Some((it.dev(), it.ino(), it.size(), (it.mtime(), it.mtime_nsec()), (it.ctime(), it.ctime_nsec())))
 }
 
+/// Those of both files.
+type Marks = (Option<Mark>, Option<Mark>);
+
 /// A certificate and its key, as last read.
 pub struct Certificate {
     cert: PathBuf,
     key: PathBuf,
     config: ArcSwap<ServerConfig>,
+    /// What was read first.
+    first: Marks,
 }
 
 impl Certificate {
@@ -80,8 +85,10 @@ impl Certificate {
     /// # Errors
     /// When they cannot be used.
     pub fn read(cert: PathBuf, key: PathBuf) -> Result<Self, TlsError> {
+        // Looked at before they are read: a change in between is noticed then.
+        let first = (mark(&cert), mark(&key));
         let config = ArcSwap::from(load(&cert, &key)?);
-        Ok(Self { cert, key, config })
+        Ok(Self { cert, key, config, first })
     }
 
     /// For a new connection. Those that are open keep what they began with.
@@ -100,7 +107,7 @@ impl Certificate {
 
     /// Reads them whenever they have changed, for ever.
     pub async fn follow(&self) {
-        let mut seen = self.marks();
+        let mut seen = self.first;
         loop {
             tokio::time::sleep(LOOK).await;
             let now = self.marks();
@@ -121,7 +128,7 @@ impl Certificate {
         }
     }
 
-    fn marks(&self) -> (Option<Mark>, Option<Mark>) {
+    fn marks(&self) -> Marks {
         (mark(&self.cert), mark(&self.key))
     }
 }

@@ -93,8 +93,12 @@ async fn changed_files_are_noticed() {
     let certificate = Arc::new(read.expect("a pair"));
     let (server, _) = server().await;
     let (at, edge) = begin(edge_to(server, &Life::default()), Some(Arc::clone(&certificate))).await;
-    until_stopped(&edge.life, async move { certificate.follow().await });
     trusting(&first, at, b"http/1.1").await.expect("a connection");
+    // Also if they change before anybody follows them.
+    let second = renew(dir.path());
+    until_stopped(&edge.life, async move { certificate.follow().await });
+    let noticed = async { while trusting(&second, at, b"http/1.1").await.is_err() {} };
+    within(noticed).await;
     let second = renew(dir.path());
     let noticed = async { while trusting(&second, at, b"http/1.1").await.is_err() {} };
     within(noticed).await;
