@@ -22,6 +22,7 @@ use self::{
     push::Pusher,
     store::{Database, OpenError, Store},
 };
+use crate::telemetry::chain;
 
 /// What a controller is told.
 #[derive(Debug, Clone)]
@@ -51,16 +52,43 @@ pub enum ControllerError {
     },
 }
 
+/// The longest pause between tries to reach a database, once it is clear that it is not there.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Opens a database. A server that is not there yet is waited for, as the reference's controller does: where both are started
+/// together, databases take longer.
+async fn opened(database: &Database) -> Result<Store, OpenError> {
+    let mut backoff = push::Backoff::up_to(AGAIN);
+    let mut is_said = false;
+    loop {
+        match Store::open(database).await {
+            Err(error) if error.is_away() && matches!(database, Database::MySql(_)) => {
+                if !is_said {
+                    let error = chain(&error);
+                    tracing::warn!(%database, error, "the database is not there; it is waited for");
+                }
+                is_said = true;
+                tokio::time::sleep(backoff.next()).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Runs until `stop` is done. Then requests that are being answered, and messages that are under way, are finished. What is
 /// left to be told is in the database.
 ///
 /// # Errors
-/// When the database cannot be opened, or the port is taken. Later troubles are told in the log and waited out.
+/// When the database is there and cannot be opened, or the port is taken. Other troubles are told in the log and waited out.
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), ControllerError> {
     let failed = |source| ControllerError::Listen { address: options.listen, source };
     let listener = crate::listen::bind(options.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let store = Arc::new(Store::open(&options.database).await?);
+    let mut stop = std::pin::pin!(stop);
+    let store = tokio::select! {
+        store = opened(&options.database) => Arc::new(store?),
+        () = &mut stop => return Ok(()),
+    };
     let changed = Arc::new(Notify::new());
     let ended = CancellationToken::new();
     let pusher = Pusher::new(Arc::clone(&store), Arc::clone(&changed), options.retry_interval);
@@ -68,7 +96,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     let server = http::Server::start(listener, api::Api { store: Arc::clone(&store), changed });
     tracing::info!(%address, database = %options.database, "the controller answers");
     tokio::select! {
-        () = stop => {}
+        () = &mut stop => {}
         // Before it is told to, it ends by a panic only. A controller that tells nobody must not look well.
         Err(error) = &mut pushing => {
             if let Ok(panic) = error.try_into_panic() {

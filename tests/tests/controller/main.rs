@@ -13,5 +13,6 @@ mod refused;
 mod running;
 mod state;
 mod updates;
+mod waiting;
 
 type Result<T = ()> = anyhow::Result<T>;

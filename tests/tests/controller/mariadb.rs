@@ -39,7 +39,12 @@ impl MariaDb {
 
     /// How a controller finds it.
     pub fn database(&self) -> String {
-        format!("mysql://root@localhost/picop?socket={}", self.dir.join("sock").display())
+        Self::database_in(&self.dir)
+    }
+
+    /// How a controller finds one that is started there, or will be.
+    pub fn database_in(dir: &Path) -> String {
+        format!("mysql://root@localhost/picop?socket={}", dir.join("sock").display())
     }
 
     /// kill -9, and the same data again.

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::running::Controller;
 
 /// Runs one that ends by itself, and returns what it says.
-async fn says(listen: &str, database: &str) -> Result<String> {
+pub async fn says(listen: &str, database: &str) -> Result<String> {
     let mut command = Command::new(testbed::picop_bin()?);
     command.args(["controller", "--log", "error", "--listen", listen, "--database", database]);
     let output = command.kill_on_drop(true).output();
@@ -27,18 +27,15 @@ async fn one_sentence_says_why() -> Result {
     let other = format!("sqlite:{}", dir.path().join("other.db").display());
     std::fs::write(dir.path().join("text.db"), "not a database, but text that is long enough to look at\n")?;
     let text = format!("sqlite:{}", dir.path().join("text.db").display());
-    let nowhere = format!("mysql://picop:secret@localhost/picop?socket={}/none", dir.path().display());
     for (listen, database, words) in [
         (free, database.as_str(), ["another controller uses", "controller.db"]),
         (free, "sqlite:/no/such/dir/controller.db", ["/no/such/dir/controller.db", "No such file"]),
         (free, &text, ["the database fails", "not a database"]),
-        (free, &nowhere, ["the database fails", "picop:"]),
         (&taken, &other, ["cannot listen", &taken]),
     ] {
         let said = says(listen, database).await?;
         assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said:?}");
         assert!(said.starts_with("picop: ") && said.lines().count() == 1, "{said:?}");
-        assert!(!said.contains("secret"), "{said:?}");
     }
     controller.stop().await
 }

@@ -48,6 +48,13 @@ pub enum OpenError {
     Database(#[from] sqlx::Error),
 }
 
+impl OpenError {
+    /// Whether nobody answers where the database should be.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))
+    }
+}
+
 impl Store {
     /// Opens a database. Missing tables are made; those that a controller of the reference has made are used as they are.
     ///
