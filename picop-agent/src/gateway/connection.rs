@@ -34,6 +34,8 @@ pub struct Route {
     pub header: Option<Context>,
     /// The same, for the access line.
     pub told: &'static str,
+    /// How many entries were left out of it, as a header holds no more.
+    pub dropped: usize,
 }
 
 /// Decides where connections go. Asked once a connection, or twice if its header came late.
@@ -139,6 +141,7 @@ async fn go<R: Router>(
     line.env_source = route.env_source;
     line.reason = Some(route.reason);
     line.header = route.told;
+    line.dropped = route.dropped;
     let Some(destination) = route.destination else {
         let why = "it has no destination, and there is no --default-addr";
         return Err(Failed(Outcome::Refused, Some(why.to_owned())));

@@ -29,6 +29,8 @@ pub struct Line {
     pub destination: Option<String>,
     /// What the server was told: `propagate` (what the client sent), `added`, `strip` or `none`.
     pub header: &'static str,
+    /// Entries of the client's header that had no room in it any more.
+    pub dropped: usize,
     /// Payload.
     pub carried: Carried,
     /// How it ended. As long as nobody says otherwise, the gateway ended it.
@@ -49,6 +51,7 @@ impl Line {
             reason: None,
             destination: None,
             header: "none",
+            dropped: 0,
             carried: Carried::default(),
             outcome: Outcome::Drained,
             error: None,
@@ -83,6 +86,7 @@ impl Drop for Line {
             destination = self.destination,
             path = "gateway",
             header = self.header,
+            dropped = self.dropped,
             bytes_up = up,
             bytes_down = down,
             duration_us = u64::try_from(lasted.as_micros()).unwrap_or(u64::MAX),

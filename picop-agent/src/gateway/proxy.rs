@@ -48,6 +48,7 @@ impl Router for Proxy {
             reason,
             header: context.filter(|_| self.propagate).cloned(),
             told,
+            dropped: 0,
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     life::{announce, listen_everywhere},
     pump::DEFAULT_BUFFER,
 };
-use crate::protocol::{Context, EnvId, EnvSource};
+use crate::protocol::{Context, Dropped, EnvId, EnvSource};
 
 /// Sends everything to one destination, in one environment unless it has another.
 #[derive(Debug)]
@@ -28,11 +28,11 @@ impl Marker {
 impl Router for Marker {
     fn route(&self, context: Option<&Context>) -> Route {
         let named = context.and_then(|context| context.env());
-        let header = match context {
-            Some(context) if named.is_some() => context.clone(),
-            // What else it says, such as where it stands in a trace, is kept.
-            Some(context) => context.with_env(&self.environment).0,
-            None => self.own.clone(),
+        let (header, dropped) = match context {
+            Some(context) if named.is_some() => (context.clone(), Dropped::default()),
+            // What else it says, such as where it stands in a trace, is kept as far as there is room.
+            Some(context) => context.with_env(&self.environment),
+            None => (self.own.clone(), Dropped::default()),
         };
         let (environment, env_source, told) = match named {
             Some((env, source)) => (env, source_name(source), "propagate"),
@@ -45,6 +45,7 @@ impl Router for Marker {
             reason: "only_destination",
             header: Some(header),
             told,
+            dropped: dropped.baggage + dropped.tracestate + dropped.lines,
         }
     }
 }

@@ -8,6 +8,7 @@ mod pages;
 mod program;
 mod services;
 mod terminal;
+mod tls;
 
 use std::error::Error;
 

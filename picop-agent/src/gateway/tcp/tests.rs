@@ -42,6 +42,17 @@ async fn what_a_connection_begins_with() {
     }
 }
 
+#[test]
+fn what_has_no_room_is_told() {
+    let marker = Marker::new("pr-1".parse().expect("a name"), "cart:80");
+    let baggage = format!("a=1,b={},c=3", "x".repeat(230));
+    let context = Context::of_fields(vec![picop_common::header::Field::new("Baggage", &baggage)]).0;
+    let route = marker.route(Some(&context.expect("a header")));
+    assert_eq!(route.dropped, 2);
+    assert_eq!(route.header.expect("a header").get("baggage"), Some(&b"a=1"[..]));
+    assert_eq!(marker.route(None).dropped, 0);
+}
+
 #[tokio::test]
 async fn a_half_closed_client_gets_its_answer() {
     let (server, to) = listener().await;
