@@ -6,10 +6,45 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Channel};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{super::*, scene::*};
 use crate::gateway::testing::{accept as accept_one, connect, expect, listener, of, send, within};
+
+/// A client may well say all it has before it reads a word, while the server answers all along.
+#[tokio::test]
+async fn a_request_goes_on_while_nobody_reads_the_answer() {
+    const MUCH: usize = 16 << 20;
+    let (server, to) = listener().await;
+    let (at, _edge) = begin(edge_to(to, &Life::default()), None).await;
+    let serving = tokio::spawn(async move {
+        let mut peer = accept_one(&server).await;
+        expect(&mut peer, &of("a")).await;
+        while !matches!(within(peer.read_u8()).await, Ok(b'!')) {}
+        let (mut reading, mut writing) = peer.into_split();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {MUCH}\r\n\r\n");
+        let asked = async {
+            let mut rest = vec![0; MUCH - 1];
+            reading.read_exact(&mut rest).await
+        };
+        let answer = [head.as_bytes(), &vec![b'a'; MUCH]].concat();
+        let (asked, answered) = within(async { tokio::join!(asked, writing.write_all(&answer)) }).await;
+        asked.expect("all that was asked");
+        answered.expect("somebody listens");
+        writing
+    });
+    let mut client = connect(at).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: a.preview.localhost\r\nContent-Length: {MUCH}\r\n\r\n!");
+    send(&mut client, &[head.as_bytes(), &vec![b'q'; MUCH - 1]].concat()).await;
+    let mut answer = Vec::new();
+    let reading = async {
+        while !answer.ends_with(b"a") || answer.len() < MUCH {
+            assert_ne!(client.read_buf(&mut answer).await.expect("an answer"), 0, "{} bytes", answer.len());
+        }
+    };
+    within(reading).await;
+    within(serving).await.expect("no panic");
+}
 
 /// The client gets a piece before the server has sent the next one, and the other way round.
 #[tokio::test]
