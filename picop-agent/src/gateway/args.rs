@@ -210,6 +210,10 @@ pub struct HttpArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub pool_idle: Duration,
 
+    /// How old they may become: when a route has changed, this is how long requests may still go where it led before.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub pool_age: Duration,
+
     /// How long the server may take to begin an answer.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub answer_timeout: Duration,

@@ -80,6 +80,7 @@ fn edge(args: HttpArgs, places: &Arc<Semaphore>, life: &Life) -> Edge {
         is_http2: args.upstream_http2,
         connect_timeout: args.common.connect_timeout,
         answer_timeout: args.answer_timeout,
+        connection_age: args.pool_age,
         pool: Arc::new(Pool::new(args.pool_size.div_ceil(life.workers()), args.pool_idle)),
         connecting: Mutex::default(),
         places: Arc::clone(places),

@@ -98,9 +98,9 @@ impl Lent {
         let Some(pool) = pool else { return };
         match sender {
             // It was never taken away.
-            Sender::Two(_) => {}
-            Sender::One(_) if sender.is_usable() => pool.keep(shelf, sender),
-            Sender::One(_) => {
+            Sender::Two(..) => {}
+            Sender::One(..) if sender.is_usable() => pool.keep(shelf, sender),
+            Sender::One(..) => {
                 tokio::spawn(async move {
                     if sender.is_free().await {
                         pool.keep(shelf, sender);

@@ -43,6 +43,8 @@ pub struct Edge {
     pub answer_timeout: Duration,
     /// Connections to it.
     pub pool: Arc<Pool>,
+    /// After which no further request begins on one of them.
+    pub connection_age: Duration,
     /// Held while a connection is made that many requests may use: those that come meanwhile are to use it, too.
     pub connecting: Mutex<()>,
     /// Requests at once.
@@ -227,7 +229,8 @@ impl Edge {
     }
 
     async fn connect(&self, environment: &Shelf, is_http2: bool) -> Result<Sender, ConnectError> {
-        Sender::connect(&self.upstream, environment, is_http2, self.connect_timeout).await
+        Sender::connect(&self.upstream, environment, is_http2, self.connect_timeout, self.connection_age)
+            .await
     }
 
     /// A connection that many may use at once, which is kept from its beginning.

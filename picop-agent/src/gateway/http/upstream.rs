@@ -1,6 +1,6 @@
 //! Connections to the server, each of one environment.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{Either, Empty};
@@ -27,12 +27,12 @@ pub type AskingBody = Either<Watched, Empty<Bytes>>;
 /// How often a server that speaks HTTP/2 is asked whether it is still there.
 const PING: Duration = Duration::from_secs(20);
 
-/// A connection's end to send at.
+/// A connection's end to send at, and until when requests may begin there.
 pub enum Sender {
     /// One request at a time.
-    One(http1::SendRequest<AskingBody>),
+    One(http1::SendRequest<AskingBody>, Instant),
     /// Many.
-    Two(http2::SendRequest<AskingBody>),
+    Two(http2::SendRequest<AskingBody>, Instant),
 }
 
 /// There is no connection.
@@ -47,16 +47,18 @@ pub enum ConnectError {
 }
 
 impl Sender {
-    /// Connects, with the header of an environment.
+    /// Connects, with the header of an environment. After `age`, no further request begins there.
     pub async fn connect(
         destination: &str,
         shelf: &Shelf,
         is_http2: bool,
         patience: Duration,
+        age: Duration,
     ) -> Result<Self, ConnectError> {
         let context = shelf.as_ref().map(Context::for_env);
         let stream = open(destination, context.as_ref().map_or(&[][..], Context::wire), patience).await?;
         let io = TokioIo::new(stream);
+        let until = Instant::now() + age;
         // The end of a connection shows in its answers, and in `is_usable`.
         if is_http2 {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -66,42 +68,44 @@ impl Sender {
                 .await
                 .map_err(ConnectError::Handshake)?;
             tokio::spawn(async move { drop(connection.await) });
-            return Ok(Self::Two(sender));
+            return Ok(Self::Two(sender, until));
         }
         let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
         tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Self::One(sender))
+        Ok(Self::One(sender, until))
     }
 
-    /// Whether a request can be sent at once.
+    /// Whether a request can be sent at once. Where the connection leads was decided when it was made, and it must not lead
+    /// there for ever.
     pub fn is_usable(&self) -> bool {
-        match self {
-            Self::One(sender) => sender.is_ready(),
-            Self::Two(sender) => !sender.is_closed(),
-        }
+        let (is_open, until) = match self {
+            Self::One(sender, until) => (sender.is_ready(), until),
+            Self::Two(sender, until) => (!sender.is_closed(), until),
+        };
+        is_open && Instant::now() < *until
     }
 
     /// Another end of the same connection, if it can have many.
     pub fn share(&self) -> Option<Self> {
         match self {
-            Self::One(_) => None,
-            Self::Two(sender) => Some(Self::Two(sender.clone())),
+            Self::One(..) => None,
+            Self::Two(sender, until) => Some(Self::Two(sender.clone(), *until)),
         }
     }
 
     /// Returns when the answer to the last request was read and another request can be sent; false if there can be none.
     pub async fn is_free(&mut self) -> bool {
         match self {
-            Self::One(sender) => sender.ready().await.is_ok(),
-            Self::Two(sender) => sender.ready().await.is_ok(),
+            Self::One(sender, _) => sender.ready().await.is_ok(),
+            Self::Two(sender, _) => sender.ready().await.is_ok(),
         }
     }
 
     /// Sends a request, and returns when the answer has begun. A request that was not sent at all comes back with the error.
     pub async fn send(&mut self, request: Asking) -> Result<Response<Incoming>, TrySendError<Asking>> {
         match self {
-            Self::One(sender) => sender.try_send_request(request).await,
-            Self::Two(sender) => sender.try_send_request(request).await,
+            Self::One(sender, _) => sender.try_send_request(request).await,
+            Self::Two(sender, _) => sender.try_send_request(request).await,
         }
     }
 }

@@ -49,6 +49,22 @@ async fn not_longer_than_allowed() {
     assert_eq!(edge.pool.count(), 0);
 }
 
+/// A route that changes must be followed by clients that never pause.
+#[tokio::test]
+async fn no_request_begins_on_a_connection_that_is_too_old() {
+    for is_http2 in [false, true] {
+        let (server, connections) = server().await;
+        let mut edge = Edge { is_http2, ..edge_to(server, &Life::default()) };
+        edge.connection_age = Duration::ZERO;
+        let (at, edge) = begin(edge, None).await;
+        let mut client = client(at).await;
+        for made in 1..=3 {
+            visit(&mut client, &edge, "a", 0).await;
+            assert_eq!(connections.load(Ordering::Relaxed), made, "HTTP/2: {is_http2}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_connection_that_the_server_has_closed_is_no_failure() {
     let (server, at) = listener().await;
