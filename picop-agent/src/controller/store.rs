@@ -39,6 +39,9 @@ const LEASE: Duration = Duration::from_secs(15);
 /// once more after it.
 pub const GRACE: Duration = Duration::from_secs(6);
 
+/// For how long it is known what a proxy that was removed had been told.
+const MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How often a transaction is tried that the database has picked out to end a deadlock.
 const TRIES: usize = 10;
 

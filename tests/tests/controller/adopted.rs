@@ -48,5 +48,10 @@ async fn a_database_of_the_reference_is_gone_on_with() -> Result {
     state.settled(&[("p", &double, table(&[("pr-1", "h:3")]))]).await?;
     controller.good("DELETE", "/proxy/p", &json!(null)).await?;
     assert_eq!(state.routes("p").await?, table(&[]));
+    // It was not told. Should it come back, it is.
+    assert_eq!(double.table(), table(&[("pr-1", "h:3")]));
+    controller.good("PUT", "/proxy/p/register", &json!({"endpoint": endpoint})).await?;
+    controller.good("PUT", "/proxy/p/activate", &json!(null)).await?;
+    state.settled(&[("p", &double, table(&[]))]).await?;
     controller.stop().await
 }

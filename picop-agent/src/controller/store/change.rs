@@ -1,7 +1,7 @@
 //! Changes of what is wanted. Each is one transaction, with the notes of what has to be told.
 use sqlx::Row as _;
 
-use super::{Store, StoreError};
+use super::{MEMORY, Store, StoreError, millis};
 use crate::controller::names::{Destination, Endpoint, EnvName, ProxyId};
 
 /// Where a proxy sends an environment's connections.
@@ -72,7 +72,8 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a proxy and its routes. It is not told. One that is not known is forgotten already.
+    /// Forgets a proxy and its routes. It is not told, but should it come back soon, it is told first that they are gone. One that is
+    /// not known is forgotten already.
     ///
     /// # Errors
     /// When the database fails.
@@ -81,16 +82,23 @@ impl Store {
     }
 
     async fn remove_once(&self, proxy: &ProxyId) -> Result<(), StoreError> {
-        let (mut tx, _) = self.begin_change().await?;
+        let (mut tx, version) = self.begin_change().await?;
+        let now = self.now(&mut tx).await?;
+        sqlx::query(&self.sql.note_all).bind(version).bind(proxy.as_str()).execute(&mut *tx).await?;
+        let since = "UPDATE picop_pending SET due = ? WHERE proxy_id = ?";
+        sqlx::query(since).bind(now).bind(proxy.as_str()).execute(&mut *tx).await?;
         for forget in [
             "DELETE FROM routes WHERE proxy_id = ?",
-            "DELETE FROM picop_pending WHERE proxy_id = ?",
             "DELETE FROM proxies WHERE proxy_id = ?",
             // One that is held stays: whoever holds it is about to tell the proxy something.
             "DELETE FROM picop_leases WHERE proxy_id = ? AND owner = ''",
         ] {
             sqlx::query(forget).bind(proxy.as_str()).execute(&mut *tx).await?;
         }
+        // One that has not come back until now has been another process since.
+        let never = "DELETE FROM picop_pending WHERE due < ? \
+             AND NOT EXISTS (SELECT 1 FROM proxies WHERE proxies.proxy_id = picop_pending.proxy_id)";
+        sqlx::query(never).bind(now - millis(MEMORY)).execute(&mut *tx).await?;
         tx.commit().await?;
         Ok(())
     }

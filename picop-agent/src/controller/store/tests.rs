@@ -240,11 +240,42 @@ async fn a_proxy_that_comes_again_is_not_taken_for_the_one_that_was() {
     let old = it.work(&p, "me").await.expect("work");
     it.store.remove(&id("p")).await.expect("removed");
     assert_eq!(it.work(&p, "me").await, None);
-    assert_eq!(it.store.pending().await, 0);
     it.proxy("p").await;
     it.put("p", "a", "h:2").await;
     it.told(&p, "me", &old).await;
     assert_eq!(said(it.work(&p, "me").await.as_ref()), [("a", Some("h:2"))]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_comes_again_is_told_what_is_gone_meanwhile() {
+    let it = Scene::new().await;
+    let p = it.proxy("p").await;
+    for env in ["a", "b", "c"] {
+        it.put("p", env, "h:1").await;
+    }
+    assert!(it.claim(&p, "me").await);
+    let work = it.work(&p, "me").await.expect("work");
+    assert!(it.told(&p, "me", &work).await);
+    // It is told of this one no more.
+    it.delete("p", "c").await;
+    it.store.remove(&id("p")).await.expect("removed");
+    assert_eq!(it.store.due("me").await.expect("proxies"), []);
+    it.store.register(&id("p"), &endpoint("http://h:1")).await.expect("registered");
+    it.put("p", "b", "h:2").await;
+    assert_eq!(it.store.due("me").await.expect("proxies"), [], "not active yet");
+    it.store.activate(&id("p")).await.expect("activated");
+    let work = it.work(&p, "me").await.expect("work");
+    let mut told = said(Some(&work));
+    told.sort_unstable();
+    assert_eq!(told, [("a", None), ("b", Some("h:2")), ("c", None)]);
+    assert!(it.told(&p, "me", &work).await);
+    assert_eq!(it.store.pending().await, 0);
+    // That is not known for ever.
+    it.store.remove(&id("p")).await.expect("removed");
+    assert_eq!(it.store.pending().await, 1);
+    it.pass(MEMORY + Duration::from_millis(1));
+    it.store.remove(&id("another")).await.expect("removed");
+    assert_eq!(it.store.pending().await, 0);
 }
 
 #[tokio::test]
