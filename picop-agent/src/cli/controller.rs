@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::duration;
 use crate::{
     controller::{Options, store::Database},
-    listen::EVERYWHERE,
+    listen::{EVERYWHERE, address},
     source::{Origin, controller},
     telemetry::logs::LogFormat,
 };
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Args)]
 pub struct ControllerArgs {
     /// Where to answer. [default: all addresses, at --port]
-    #[arg(long, env = "PICOP_LISTEN", value_name = "ADDR", conflicts_with = "port")]
+    #[arg(long, env = "PICOP_LISTEN", value_name = "ADDR", value_parser = address, conflicts_with = "port")]
     listen: Option<SocketAddr>,
 
     /// The port to answer at, on all addresses.
@@ -88,7 +88,7 @@ pub struct ProxyArgs {
     controller_service: Option<String>,
 
     /// With --controller-url: where to serve the admin API of a proxy. Whoever reaches it may change routes.
-    #[arg(long, env = "PICOP_CONTROLLER_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:9001")]
+    #[arg(long, env = "PICOP_CONTROLLER_LISTEN", value_name = "ADDR", default_value = ":9001", value_parser = address)]
     controller_listen: SocketAddr,
 
     /// With --controller-url: where the controller finds that API. [default: the address that this machine has towards the

@@ -11,6 +11,7 @@ use hyper::{Method, Uri, header::HeaderName, http::uri::InvalidUri};
 use super::{http::hosts::HostPattern, pump::DEFAULT_BUFFER};
 use crate::{
     duration::duration,
+    listen::address,
     protocol::{EnvId, ExpectHeader},
     telemetry::logs::LogFormat,
 };
@@ -42,7 +43,7 @@ pub struct CommonArgs {
     pub workers: Option<NonZeroUsize>,
 
     /// Serve numbers for Prometheus at this address (/metrics), and that it runs (/healthz).
-    #[arg(long, env = "PICOP_METRICS", value_name = "ADDR")]
+    #[arg(long, env = "PICOP_METRICS", value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
 
     /// How long the server may take to accept a connection.
@@ -162,7 +163,7 @@ pub struct MaybeDestination(pub Option<String>);
 #[derive(Clone, Debug, Args)]
 pub struct HttpArgs {
     /// The address to accept connections at: HTTP/1.1 and HTTP/2, with TLS if a certificate is given.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: SocketAddr,
 
     /// Where requests go: a service that picop routes, or a gateway proxy.

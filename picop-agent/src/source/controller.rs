@@ -133,7 +133,7 @@ impl ControllerSource {
         resolver.look_up(&envs.now(), true).await;
         let table = build(&base, options.service.as_deref(), &envs.now(), &resolver)?;
         let failed = |source| OpenError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
+        let listener = crate::listen::bind(options.listen).await.map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let (lost_tx, lost) = watch::channel(Some("the controller has not been reached yet".to_owned()));
         let presence = Presence { url, id, endpoint, port, lost: lost_tx };
