@@ -5,10 +5,13 @@
 //! a client may carry requests of many environments, one connection to the server never does.
 
 mod answer;
+mod client;
 mod environment;
+mod exclusive;
 mod forward;
 mod headers;
 pub mod hosts;
+mod limits;
 mod pool;
 mod progress;
 mod serve;
@@ -23,7 +26,9 @@ use tokio::{
     sync::{Mutex, Semaphore},
 };
 
-use self::{environment::Finder, forward::Edge, pool::Pool, serve::Patience, tls::Certificate};
+use self::{
+    environment::Finder, forward::Edge, limits::Limits, pool::Pool, serve::Patience, tls::Certificate,
+};
 use super::{
     GatewayError, Life,
     args::HttpArgs,
@@ -79,7 +84,7 @@ fn edge(args: HttpArgs, places: &Arc<Semaphore>, life: &Life) -> Edge {
         upstream: args.upstream,
         is_http2: args.upstream_http2,
         connect_timeout: args.common.connect_timeout,
-        answer_timeout: args.answer_timeout,
+        limits: Limits::new(args.answer_timeout),
         connection_age: args.pool_age,
         pool: Arc::new(Pool::new(args.pool_size.div_ceil(life.workers()), args.pool_idle)),
         connecting: Mutex::default(),

@@ -6,12 +6,12 @@
 mod serve;
 
 use std::{
-    collections::HashMap,
     hash::Hash,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use foldhash::HashMap;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
     proto::MetricFamily,

@@ -92,10 +92,13 @@ pub enum Variant {
     NginxAgain,
     Envoy,
     Picop,
+    /// A proxy that is hyper and nothing else: what picop's HTTP library costs.
+    HyperFloor,
 }
 
 impl Variant {
-    const ALL: [Self; 5] = [Self::None, Self::Nginx, Self::NginxAgain, Self::Envoy, Self::Picop];
+    const ALL: [Self; 6] =
+        [Self::None, Self::Nginx, Self::NginxAgain, Self::Envoy, Self::Picop, Self::HyperFloor];
 
     /// As in the report.
     pub fn name(self) -> &'static str {
@@ -105,6 +108,17 @@ impl Variant {
             Self::NginxAgain => "nginx-again",
             Self::Envoy => "envoy",
             Self::Picop => "picop",
+            Self::HyperFloor => "hyper-floor",
+        }
+    }
+
+    /// Whether it can do that. The server behind the gateways speaks HTTP/1.1. The floor is the least for a request; for a
+    /// connection it is not.
+    fn does(self, how: How) -> bool {
+        match self {
+            Self::None => how != How::Http2,
+            Self::HyperFloor => how == How::KeepAlive,
+            Self::Nginx | Self::NginxAgain | Self::Envoy | Self::Picop => true,
         }
     }
 }
@@ -242,8 +256,7 @@ fn measure(args: &Args, variants: &[Variant], peers: &stage::Peers, descriptors:
     let mut stage = Stage::build(variants, peers, descriptors, args.access_lines)?;
     let kinds: Vec<_> =
         How::ALL.into_iter().filter(|how| args.how.is_empty() || args.how.contains(how)).collect();
-    // The server behind the gateways speaks HTTP/1.1.
-    let possible = |(variant, how): &(Variant, How)| (*variant, *how) != (Variant::None, How::Http2);
+    let possible = |(variant, how): &(Variant, How)| variant.does(*how);
     let mut order: Vec<_> =
         variants.iter().flat_map(|v| kinds.iter().map(move |how| (*v, *how))).filter(possible).collect();
     exec::announce(&format!("gateway: {rounds} rounds of {} turns", order.len()));

@@ -1,11 +1,10 @@
 //! Answers to clients, each with the access line of its request, and with the connection that it comes from.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -16,9 +15,10 @@ use hyper::{
     http::uri::PathAndQuery,
 };
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
+    client::UnderWay,
     environment::Source,
     pool::{Pool, Shelf},
     upstream::Sender,
@@ -28,11 +28,15 @@ use crate::{
     protocol::EnvId,
 };
 
+/// How long the rest of a request may take that was answered already.
+const REST: Duration = Duration::from_secs(5);
+
 /// The access line of a request: exactly one, when its answer has ended.
 #[derive(Debug)]
 pub struct RequestLine {
     pub metrics: Arc<Metrics>,
-    pub client: SocketAddr,
+    /// Whose it is; idle from here on, if it has no other.
+    pub under_way: UnderWay,
     pub since: Instant,
     pub method: Method,
     pub host: String,
@@ -67,7 +71,7 @@ impl Drop for RequestLine {
         });
         tracing::info!(
             target: "access",
-            client = %self.client,
+            client = %self.under_way.client().address,
             method = self.method.as_str(),
             host = self.host,
             path = self.path.as_ref().map_or("/", PathAndQuery::path),
@@ -99,10 +103,11 @@ impl Lent {
         match sender {
             // It was never taken away.
             Sender::Two(..) => {}
-            Sender::One(..) if sender.is_usable() => pool.keep(shelf, sender),
+            Sender::One(..) if sender.is_ready() => pool.keep(shelf, sender),
             Sender::One(..) => {
                 tokio::spawn(async move {
-                    if sender.is_free().await {
+                    // A server that has answered need not read what is left of the request, and its client is not to wait for that.
+                    if timeout(REST, sender.is_free()).await.is_ok_and(|is_free| is_free) {
                         pool.keep(shelf, sender);
                     }
                 });
@@ -178,8 +183,12 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = match &mut self.content {
-            Content::Server(body) => ready!(Pin::new(body).poll_frame(cx)),
+        let Self { content, lent, .. } = &mut *self;
+        let frame = match content {
+            Content::Server(body) => ready!(match lent {
+                Some(lent) => lent.sender.poll_frame(body, cx),
+                None => Pin::new(body).poll_frame(cx),
+            }),
             Content::Own(text) => {
                 return Poll::Ready(text.take().filter(|text| !text.is_empty()).map(Frame::data).map(Ok));
             }

@@ -1,31 +1,37 @@
 //! One request: its environment, its connection, its answer.
 
 use std::{
-    net::SocketAddr,
+    future::poll_fn,
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
+use futures_util::future;
 use http_body_util::{Either, Empty};
 use hyper::{
-    Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
     header::{HOST, HeaderValue},
+    upgrade::OnUpgrade,
 };
 use tokio::{
     sync::{Mutex, Semaphore},
+    task::yield_now,
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
 
 use super::{
     answer::{Answer, Lent, RequestLine, of_server, own},
+    client::Client,
     environment::Finder,
     headers::{host_value, is_coded, prepare, remove_of_one_hop, set_upgrade, upgrade, wrong_host},
+    limits::Limits,
     pool::{Pool, Shelf},
     progress::{Progress, Watched},
     tunnel::tunnel,
-    upstream::{Asking, ConnectError, Sender},
+    upstream::{Asking, ConnectError, Failed, Sender},
 };
 use crate::{gateway::Life, telemetry::chain};
 
@@ -40,7 +46,7 @@ pub struct Edge {
     /// For the server to accept a connection.
     pub connect_timeout: Duration,
     /// For the server to begin an answer, once it has the request.
-    pub answer_timeout: Duration,
+    pub limits: Limits,
     /// Connections to it.
     pub pool: Arc<Pool>,
     /// After which no further request begins on one of them.
@@ -51,26 +57,6 @@ pub struct Edge {
     pub places: Arc<Semaphore>,
     /// The gateway's.
     pub life: Life,
-}
-
-/// Who asks.
-pub struct Client {
-    /// Its address.
-    pub address: SocketAddr,
-    /// The same, as servers are told it.
-    told: HeaderValue,
-    /// Whether it has spoken TLS.
-    pub is_tls: bool,
-    /// What its connection went on with.
-    pub tunnels: TaskTracker,
-}
-
-impl Client {
-    /// One that has nothing but its connection.
-    pub fn new(address: SocketAddr, is_tls: bool) -> Self {
-        let told = HeaderValue::from_str(&address.ip().to_string()).expect("an address is visible ASCII");
-        Self { address, told, is_tls, tunnels: TaskTracker::new() }
-    }
 }
 
 /// Why there is no answer of the server's.
@@ -97,19 +83,50 @@ impl ForwardError {
     }
 }
 
+/// A request that is ready to be sent.
+struct Asked {
+    /// While it is sent, a copy of it if it may be repeated.
+    request: Option<Asking>,
+    is_http2: bool,
+    /// Whether it may be sent again though the server may have seen it.
+    is_repeatable: bool,
+    progress: Option<Progress>,
+    /// The client's side, if it asks for another protocol.
+    client_side: Option<OnUpgrade>,
+    client: Arc<Client>,
+}
+
+// A future is moved before it runs, and keeps room for all that it was given besides what it makes of it. So what needs no waiting is
+// done outside of futures, and a request stays in the one place from which it is sent.
 impl Edge {
     /// Answers a request.
-    pub async fn answer(&self, mut request: Request<Incoming>, client: &Client) -> Answer {
+    pub fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> impl Future<Output = Answer> + use<> {
+        match self.ready(request, client) {
+            Ok((asked, line)) => future::Either::Left(self.forward(asked, line)),
+            Err(answer) => future::Either::Right(std::future::ready(*answer)),
+        }
+    }
+
+    /// Makes a request one of the gateway's, or answers it.
+    fn ready(
+        &self,
+        mut request: Request<Incoming>,
+        client: Arc<Client>,
+    ) -> Result<(Asked, Box<RequestLine>), Box<Answer>> {
         let host = host(&request);
         let (environment, env_source) = self.finder.find(&host, request.headers());
         let mut line = Box::new(RequestLine {
             metrics: Arc::clone(self.life.metrics()),
-            client: client.address,
+            under_way: client.asks(request.version()),
             since: Instant::now(),
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
             host,
-            environment: environment.clone(),
+            environment,
             env_source,
             reused: false,
             status: None,
@@ -120,24 +137,23 @@ impl Edge {
         });
         if line.place.is_none() {
             line.error = Some("too many requests at once; see --max-requests".to_owned());
-            return own(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once", line);
+            return Err(Box::new(own(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once", line)));
         }
         if request.method() == Method::CONNECT {
-            return own(StatusCode::NOT_IMPLEMENTED, "this is a gateway, and no proxy for CONNECT", line);
+            let words = "this is a gateway, and no proxy for CONNECT";
+            return Err(Box::new(own(StatusCode::NOT_IMPLEMENTED, words, line)));
         }
         if let Some(words) = wrong_host(request.headers(), request.version() == Version::HTTP_11) {
-            return own(StatusCode::BAD_REQUEST, words, line);
+            return Err(Box::new(own(StatusCode::BAD_REQUEST, words, line)));
         }
         if is_coded(request.headers()) {
-            return own(
-                StatusCode::NOT_IMPLEMENTED,
-                "a body may come in chunks, and not coded otherwise",
-                line,
-            );
+            let words = "a body may come in chunks, and not coded otherwise";
+            return Err(Box::new(own(StatusCode::NOT_IMPLEMENTED, words, line)));
         }
         let protocol = upgrade(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-        prepare(request.headers_mut(), &client.told, &line.host, client.is_tls);
+        let host = host_value(request.headers(), &line.host);
+        prepare(request.headers_mut(), &client.told, host.clone(), client.is_tls);
         if let Some(protocol) = protocol {
             set_upgrade(request.headers_mut(), protocol);
         }
@@ -145,14 +161,30 @@ impl Edge {
         let is_http2 = self.is_http2 && client_side.is_none();
         if is_http2 || request.uri().authority().is_some() {
             let Some(uri) = target(request.uri(), &line.host, is_http2) else {
-                return own(StatusCode::BAD_REQUEST, "the request is for no path", line);
+                return Err(Box::new(own(StatusCode::BAD_REQUEST, "the request is for no path", line)));
             };
             *request.uri_mut() = uri;
         }
         *request.version_mut() = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        set_host(&mut request, &line.host, is_http2);
+        set_host(request.headers_mut(), host, is_http2);
 
-        let sent = self.send(request, &environment, is_http2, &mut line).await;
+        let (parts, body) = request.into_parts();
+        let is_repeatable = body.is_end_stream() && parts.method.is_safe();
+        let progress = (!body.is_end_stream()).then(Progress::default);
+        let body = match &progress {
+            None => Either::Right(Empty::new()),
+            Some(progress) => Either::Left(Watched::new(body, progress.clone(), line.under_way.clone())),
+        };
+        let request = Some(Request::from_parts(parts, body));
+        Ok((Asked { request, is_http2, is_repeatable, progress, client_side, client }, line))
+    }
+
+    async fn forward(self: Arc<Self>, mut asked: Asked, mut line: Box<RequestLine>) -> Answer {
+        // Whoever else is ready reads first, here and below. What is written then is written in a row, and finds the processes that
+        // get it awake: to wake one costs more than to write to one that is.
+        yield_now().await;
+        let sent = self.send(&mut asked, &mut line).await;
+        yield_now().await;
         let (mut answer, lent) = match sent {
             Ok(sent) => sent,
             Err(error) => {
@@ -170,11 +202,13 @@ impl Edge {
         remove_of_one_hop(answer.headers_mut());
         *answer.version_mut() = Version::HTTP_11;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some((client_side, protocol)) = client_side.zip(granted) else {
+            let (Some(client_side), Some(protocol), Sender::One(server, _)) =
+                (asked.client_side, granted, lent.sender)
+            else {
                 return own(StatusCode::BAD_GATEWAY, "the server switched protocols unasked", line);
             };
             set_upgrade(answer.headers_mut(), protocol);
-            return tunnel(answer, client_side, line, &self.life, &client.tunnels);
+            return tunnel(answer, client_side, server, line, &self.life, &asked.client.tunnels);
         }
         of_server(answer, line, lent)
     }
@@ -183,47 +217,43 @@ impl Edge {
     /// fail: a request that it cannot have seen, or that may be repeated, is sent again.
     async fn send(
         &self,
-        request: Request<Incoming>,
-        environment: &Shelf,
-        is_http2: bool,
+        asked: &mut Asked,
         line: &mut RequestLine,
     ) -> Result<(Response<Incoming>, Lent), ForwardError> {
-        let progress = Progress::default();
-        let (parts, body) = request.into_parts();
-        let is_repeatable = body.is_end_stream() && parts.method.is_safe();
-        let mut spare = None;
-        let body = if body.is_end_stream() {
-            Either::Right(Empty::new())
-        } else {
-            Either::Left(Watched::new(body, progress.clone()))
-        };
-        let mut request = Request::from_parts(parts, body);
+        let is_http2 = asked.is_http2;
         loop {
-            let kept = if self.is_http2 == is_http2 { self.pool.take(environment) } else { None };
+            let kept =
+                if self.is_http2 == is_http2 { self.pool.take(&line.environment, line.since) } else { None };
             line.reused = kept.is_some();
             let mut sender = match kept {
                 Some(sender) => sender,
-                // Boxed, as most requests have no need of these: each is moved more than once with all that it might need.
-                None if is_http2 => Box::pin(self.shared(environment)).await?,
-                None => Box::pin(self.connect(environment, false)).await?,
+                // Boxed, as most requests have no need of these.
+                None if is_http2 => Box::pin(self.shared(&line.environment)).await?,
+                None => Box::pin(self.connect(&line.environment, false)).await?,
             };
-            if is_repeatable && line.reused {
-                spare = Some(copy(&request));
-            }
-            let failed = match self.wait(&mut sender, request, &progress).await? {
+            let failed = match self.wait(&mut sender, asked, line.reused).await? {
                 Ok(answer) => {
+                    let is_over = asked.progress.as_ref().is_none_or(Progress::is_over);
+                    if !is_over && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                        sender.go_on_alone();
+                    }
                     let pool = (self.is_http2 == is_http2).then(|| Arc::clone(&self.pool));
-                    let lent = Lent { pool, shelf: environment.clone(), sender };
+                    let lent = Lent { pool, shelf: line.environment.clone(), sender };
                     return Ok((answer, lent));
                 }
                 Err(failed) => failed,
             };
             let mut failed = failed;
-            match failed.take_message().or_else(|| spare.take()) {
-                // Each turn takes one off the pool, so this ends.
-                Some(again) if line.reused => request = again,
-                _ if progress.is_broken() => return Err(ForwardError::Request(failed.into_error())),
-                _ => return Err(ForwardError::Broken(failed.into_error())),
+            if let Some(unsent) = failed.take_message() {
+                asked.request = Some(unsent);
+            }
+            // Each turn takes one off the pool, so this ends.
+            if !line.reused || asked.request.is_none() {
+                return Err(if asked.progress.as_ref().is_some_and(Progress::is_broken) {
+                    ForwardError::Request(failed.into_error())
+                } else {
+                    ForwardError::Broken(failed.into_error())
+                });
             }
         }
     }
@@ -237,7 +267,7 @@ impl Edge {
     async fn shared(&self, environment: &Shelf) -> Result<Sender, ConnectError> {
         // Whoever waited too long, as the server is slow to accept, makes one of its own.
         let _turn = timeout(self.connect_timeout, self.connecting.lock()).await;
-        if let Some(made_meanwhile) = self.pool.take(environment) {
+        if let Some(made_meanwhile) = self.pool.take(environment, Instant::now()) {
             return Ok(made_meanwhile);
         }
         let sender = self.connect(environment, true).await?;
@@ -247,24 +277,38 @@ impl Edge {
         Ok(sender)
     }
 
-    /// Waits for the answer for as long as the request still moves, and then as long as the server may take.
-    async fn wait(
-        &self,
-        sender: &mut Sender,
-        request: Asking,
-        progress: &Progress,
-    ) -> Result<Result<Response<Incoming>, hyper::client::conn::TrySendError<Asking>>, ForwardError> {
-        let sending = sender.send(request);
-        tokio::pin!(sending);
-        loop {
-            let before = progress.frames();
-            match timeout(self.answer_timeout, &mut sending).await {
-                Ok(sent) => return Ok(sent),
-                Err(_) if progress.frames() == before => {
-                    return Err(ForwardError::Timeout(self.answer_timeout));
+    /// Sends it, and waits for the answer for as long as the request still moves, and then as long as the server may take.
+    fn wait<'a>(
+        &'a self,
+        sender: &'a mut Sender,
+        asked: &'a mut Asked,
+        is_reused: bool,
+    ) -> impl Future<Output = Result<Result<Response<Incoming>, Failed>, ForwardError>> {
+        let request = asked.request.take().expect("there is one to be sent");
+        if asked.is_repeatable && is_reused {
+            asked.request = Some(copy(&request));
+        }
+        let sending = sender.submit(request);
+        let frames = || asked.progress.as_ref().map_or(0, Progress::frames);
+        async move {
+            let mut sending = pin!(sending);
+            let mut limit = self.limits.begin();
+            let mut before = frames();
+            poll_fn(|cx| {
+                if let Poll::Ready(sent) = sender.poll_answer(sending.as_mut(), cx) {
+                    return Poll::Ready(Ok(sent));
                 }
-                Err(_) => {}
-            }
+                while limit.poll(cx).is_ready() {
+                    let now = frames();
+                    if now == before {
+                        return Poll::Ready(Err(ForwardError::Timeout(self.limits.length())));
+                    }
+                    before = now;
+                    limit.again();
+                }
+                Poll::Pending
+            })
+            .await
         }
     }
 }
@@ -299,11 +343,12 @@ fn target(uri: &Uri, host: &str, is_http2: bool) -> Option<Uri> {
     path.parse().ok()
 }
 
-fn set_host(request: &mut Request<Incoming>, host: &str, is_http2: bool) {
-    let headers = request.headers_mut();
+fn set_host(headers: &mut HeaderMap, host: Option<HeaderValue>, is_http2: bool) {
     if is_http2 {
         headers.remove(HOST);
-    } else if let Some(host) = host_value(headers, host) {
+    } else if let Some(host) = host
+        && headers.get_all(HOST).iter().ne([&host])
+    {
         headers.insert(HOST, host);
     }
 }

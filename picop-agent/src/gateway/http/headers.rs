@@ -69,9 +69,10 @@ pub fn remove_of_one_hop(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    let named: Vec<HeaderName> =
-        tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok()).collect();
-    for name in OF_ONE_HOP.iter().chain(&named) {
+    // Most messages have nothing of it, and a look through their few names is less than a search for each of these.
+    let found = headers.keys().filter(|name| OF_ONE_HOP.contains(name)).cloned();
+    let named = tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok());
+    for name in found.chain(named).collect::<Vec<_>>() {
         headers.remove(name);
     }
 }
@@ -86,18 +87,23 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 ///
 /// The server is told the client's address, `client`, behind those it claims for itself; what it claims of host and protocol is replaced,
 /// since this gateway is the edge.
-pub fn prepare(headers: &mut HeaderMap, client: &HeaderValue, host: &str, is_tls: bool) {
+pub fn prepare(headers: &mut HeaderMap, client: &HeaderValue, host: Option<HeaderValue>, is_tls: bool) {
+    let has = Special::of(headers);
     // The one coding that may be asked for on every hop; gRPC does.
-    let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    let trailers = has.te && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     remove_of_one_hop(headers);
-    // It is the gateway that has answered it: 100 is sent as soon as the body is asked for.
-    headers.remove(EXPECT);
+    if has.expect {
+        // It is the gateway that has answered it: 100 is sent as soon as the body is asked for.
+        headers.remove(EXPECT);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    join_cookies(headers);
+    if has.cookies > 1 {
+        join_cookies(headers);
+    }
 
-    let chain = if headers.contains_key(FORWARDED_FOR) {
+    let chain = if has.forwarded_for {
         let claimed = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
         let chain: Vec<_> = claimed.chain([client.as_bytes()]).collect();
         HeaderValue::from_bytes(&chain.join(&b", "[..])).ok()
@@ -105,13 +111,35 @@ pub fn prepare(headers: &mut HeaderMap, client: &HeaderValue, host: &str, is_tls
         Some(client.clone())
     };
     let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
-    for (name, value) in
-        [(FORWARDED_FOR, chain), (FORWARDED_HOST, host_value(headers, host)), (FORWARDED_PROTO, Some(proto))]
-    {
+    for (name, value) in [(FORWARDED_FOR, chain), (FORWARDED_HOST, host), (FORWARDED_PROTO, Some(proto))] {
         match value {
             Some(value) => drop(headers.insert(name, value)),
             None => drop(headers.remove(name)),
         }
+    }
+}
+
+/// What asks for more than a look, found by one over all.
+#[derive(Debug, Default)]
+struct Special {
+    te: bool,
+    expect: bool,
+    forwarded_for: bool,
+    /// Lines of cookies.
+    cookies: usize,
+}
+
+impl Special {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut has = Self::default();
+        // A name comes with each of its lines.
+        for (name, _) in headers {
+            has.te |= *name == TE;
+            has.expect |= *name == EXPECT;
+            has.forwarded_for |= *name == FORWARDED_FOR;
+            has.cookies += usize::from(*name == COOKIE);
+        }
+        has
     }
 }
 
@@ -127,9 +155,7 @@ pub fn host_value(headers: &HeaderMap, host: &str) -> Option<HeaderValue> {
 /// HTTP/2 may have a line for each cookie; HTTP/1.1 may not (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if lines.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
-    {
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
 }

@@ -5,10 +5,11 @@
 //! and nowhere while a request has it.
 
 use std::{
-    collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use foldhash::HashMap;
 
 use super::upstream::Sender;
 use crate::protocol::EnvId;
@@ -48,20 +49,20 @@ impl Pool {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection of this environment that was used last, if one still lives. One that many requests may use at once stays
-    /// where it is.
-    pub fn take(&self, environment: &Shelf) -> Option<Sender> {
+    /// The connection of this environment that was used last, if one still lives and has not been idle too long `now`. One that
+    /// many requests may use at once stays where it is.
+    pub fn take(&self, environment: &Shelf, now: Instant) -> Option<Sender> {
         let mut shelves = self.shelves();
         let kept = shelves.kept.get_mut(environment)?;
         let (mut taken, mut found) = (0, None);
         while let Some(mut last) = kept.pop() {
-            if !last.sender.is_usable() || last.since.elapsed() > self.idle {
+            if now.saturating_duration_since(last.since) > self.idle || !last.sender.is_alive() {
                 taken += 1;
                 continue;
             }
             found = last.sender.share();
             if found.is_some() {
-                last.since = Instant::now();
+                last.since = now;
                 kept.push(last);
             } else {
                 taken += 1;
@@ -79,7 +80,7 @@ impl Pool {
     /// Keeps a connection that is idle. If there are too many, the one that has been idle longest goes.
     pub fn keep(&self, environment: Shelf, sender: Sender) {
         let mut shelves = self.shelves();
-        if shelves.is_closed || self.size == 0 || !sender.is_usable() {
+        if shelves.is_closed || self.size == 0 || !sender.is_ready() {
             return;
         }
         if shelves.count >= self.size {
@@ -93,7 +94,7 @@ impl Pool {
     pub fn sweep(&self) {
         let mut shelves = self.shelves();
         shelves.kept.retain(|_, kept| {
-            kept.retain(|one| one.sender.is_usable() && one.since.elapsed() <= self.idle);
+            kept.retain_mut(|one| one.sender.is_alive() && one.since.elapsed() <= self.idle);
             !kept.is_empty()
         });
         shelves.count = shelves.kept.values().map(Vec::len).sum();

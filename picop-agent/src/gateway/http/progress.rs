@@ -12,8 +12,12 @@ use std::{
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::client::UnderWay;
+
 /// Of a body that does not come to its end. So many frames no body has.
 const BROKEN: u64 = u64::MAX;
+/// Of one that has come to its end.
+const ENDED: u64 = u64::MAX - 1;
 
 /// How many frames have gone. A clone counts the same.
 #[derive(Clone, Debug, Default)]
@@ -25,23 +29,29 @@ impl Progress {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing more will come.
+    pub fn is_over(&self) -> bool {
+        self.frames() >= ENDED
+    }
+
     /// Whether the client has broken the body off, or has sent something else.
     pub fn is_broken(&self) -> bool {
         self.frames() == BROKEN
     }
 }
 
-/// A body of which each frame is counted.
+/// A body of which each frame is counted. Its client is not idle as long as it lasts.
 #[derive(Debug)]
 pub struct Watched {
     body: Incoming,
     progress: Progress,
+    _under_way: UnderWay,
 }
 
 impl Watched {
     /// Counts the frames of `body`.
-    pub fn new(body: Incoming, progress: Progress) -> Self {
-        Self { body, progress }
+    pub fn new(body: Incoming, progress: Progress, under_way: UnderWay) -> Self {
+        Self { body, progress, _under_way: under_way }
     }
 }
 
@@ -56,6 +66,10 @@ impl Body for Watched {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Err(_))) => self.progress.0.store(BROKEN, Ordering::Relaxed),
+            // Nobody asks once more where the length is known.
+            Poll::Ready(frame) if frame.is_none() || self.body.is_end_stream() => {
+                self.progress.0.store(ENDED, Ordering::Relaxed);
+            }
             Poll::Ready(_) => drop(self.progress.0.fetch_add(1, Ordering::Relaxed)),
             Poll::Pending => {}
         }

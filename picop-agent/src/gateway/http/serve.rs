@@ -2,14 +2,13 @@
 
 use std::{
     convert::Infallible,
+    future::pending,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use hyper::{Request, body::Incoming, rt, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -18,7 +17,8 @@ use hyper_util::{
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
-    forward::{Client, Edge},
+    client::{Activity, Client},
+    forward::Edge,
     tls::Certificate,
 };
 use crate::telemetry::chain;
@@ -35,6 +35,30 @@ pub struct Patience {
     pub first: Duration,
     /// For each further one, of HTTP/1.1.
     pub next: Duration,
+}
+
+/// What may end a connection, besides its two ends.
+enum Aside {
+    Silent,
+    Stopping,
+}
+
+/// Returns when a client has said nothing for too long.
+async fn silence(client: &Client, patience: Patience) {
+    loop {
+        let now = Instant::now();
+        let until = match client.activity() {
+            Activity::New { since } => since + patience.first,
+            Activity::Idle { since } => since + patience.next,
+            // Whatever ends meanwhile has its whole time after that.
+            Activity::Busy(_) => now + patience.next,
+            Activity::Http2 => return pending().await,
+        };
+        if until <= now {
+            return;
+        }
+        tokio::time::sleep_until(until.into()).await;
+    }
 }
 
 /// Serves one client until it has gone, or the gateway has.
@@ -60,15 +84,13 @@ async fn requests<S>(edge: Arc<Edge>, patience: Patience, client: S, peer: Socke
 where
     S: rt::Read + rt::Write + Unpin + Send + 'static,
 {
-    let begun = AtomicBool::new(false);
     let asking = Arc::new(Client::new(peer, is_tls));
     let service = service_fn(|request: Request<Incoming>| {
-        begun.store(true, Ordering::Relaxed);
-        let (edge, asking) = (Arc::clone(&edge), Arc::clone(&asking));
-        async move { Ok::<_, Infallible>(edge.answer(request, &asking).await) }
+        Arc::clone(&edge).answer(request, Arc::clone(&asking)).map(Ok::<_, Infallible>)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.next);
+    // Silence is looked after below: hyper would make a timer for each request.
+    builder.http1().header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -77,25 +99,30 @@ where
         .max_concurrent_streams(STREAMS);
     let serving = builder.serve_connection_with_upgrades(client, service);
     tokio::pin!(serving);
-    let is_silent = async {
-        tokio::time::sleep(patience.first).await;
-        if begun.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
+    // Among unordered ones it is looked at when something came of it, and not each time that the connection moves.
+    let aside = FuturesUnordered::from_iter([async {
+        tokio::select! {
+            () = silence(&asking, patience) => Aside::Silent,
+            () = edge.life.stopping() => Aside::Stopping,
         }
-    };
+    }]);
+    tokio::pin!(aside);
     let served = tokio::select! {
+        biased;
         served = &mut serving => served,
-        () = is_silent => {
-            tracing::debug!(%peer, "no request came in time");
-            return;
-        }
-        () = edge.life.stopping() => {
-            serving.as_mut().graceful_shutdown();
-            tokio::select! {
-                served = serving => served,
-                () = edge.life.ended() => return,
+        Some(aside) = aside.next() => match aside {
+            Aside::Silent => {
+                tracing::debug!(%peer, "no request came in time");
+                return;
             }
-        }
+            Aside::Stopping => {
+                serving.as_mut().graceful_shutdown();
+                tokio::select! {
+                    served = serving => served,
+                    () = edge.life.ended() => return,
+                }
+            }
+        },
     };
     if let Err(error) = served {
         tracing::debug!(%peer, error = chain(&*error), "a client's connection ended");

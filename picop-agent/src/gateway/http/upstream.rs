@@ -1,28 +1,33 @@
 //! Connections to the server, each of one environment.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use futures_util::future;
 use http_body_util::{Either, Empty};
 use hyper::{
     Request, Response,
-    body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    body::{Body as _, Frame, Incoming},
+    client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
-use super::progress::Watched;
+use super::{exclusive::Exclusive, pool::Shelf, progress::Watched};
 use crate::{
     gateway::stream::{OpenError, open},
-    protocol::Context,
+    protocol,
 };
 
-use super::pool::Shelf;
-
-/// What a server is asked: a client's body, or none.
-pub type Asking = Request<Either<Watched, Empty<Bytes>>>;
-/// Its body.
+/// What a server is asked.
+pub type Asking = Request<AskingBody>;
+/// A client's body, or none.
 pub type AskingBody = Either<Watched, Empty<Bytes>>;
+/// There is no answer.
+pub type Failed = TrySendError<Asking>;
 
 /// How often a server that speaks HTTP/2 is asked whether it is still there.
 const PING: Duration = Duration::from_secs(20);
@@ -30,7 +35,7 @@ const PING: Duration = Duration::from_secs(20);
 /// A connection's end to send at, and until when requests may begin there.
 pub enum Sender {
     /// One request at a time.
-    One(http1::SendRequest<AskingBody>, Instant),
+    One(Box<Exclusive>, Instant),
     /// Many.
     Two(http2::SendRequest<AskingBody>, Instant),
 }
@@ -55,34 +60,49 @@ impl Sender {
         patience: Duration,
         age: Duration,
     ) -> Result<Self, ConnectError> {
-        let context = shelf.as_ref().map(Context::for_env);
-        let stream = open(destination, context.as_ref().map_or(&[][..], Context::wire), patience).await?;
-        let io = TokioIo::new(stream);
+        let context = shelf.as_ref().map(protocol::Context::for_env);
+        let stream =
+            open(destination, context.as_ref().map_or(&[][..], protocol::Context::wire), patience).await?;
         let until = Instant::now() + age;
-        // The end of a connection shows in its answers, and in `is_usable`.
         if is_http2 {
+            let io = TokioIo::new(stream);
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
                 .handshake(io)
                 .await
                 .map_err(ConnectError::Handshake)?;
+            // Its end shows in its answers, and in `is_ready`.
             tokio::spawn(async move { drop(connection.await) });
             return Ok(Self::Two(sender, until));
         }
-        let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
-        tokio::spawn(async move { drop(connection.with_upgrades().await) });
-        Ok(Self::One(sender, until))
+        let exclusive = Exclusive::begin(stream).await.map_err(ConnectError::Handshake)?;
+        Ok(Self::One(Box::new(exclusive), until))
     }
 
-    /// Whether a request can be sent at once. Where the connection leads was decided when it was made, and it must not lead
-    /// there for ever.
-    pub fn is_usable(&self) -> bool {
+    /// Whether a request can be sent at once, as far as is known. Where the connection leads was decided when it was made, and
+    /// it must not lead there for ever.
+    pub fn is_ready(&self) -> bool {
         let (is_open, until) = match self {
-            Self::One(sender, until) => (sender.is_ready(), until),
+            Self::One(exclusive, until) => (exclusive.is_ready(), until),
             Self::Two(sender, until) => (!sender.is_closed(), until),
         };
         is_open && Instant::now() < *until
+    }
+
+    /// The same, after a look at what the server has done to an idle connection.
+    pub fn is_alive(&mut self) -> bool {
+        match self {
+            Self::One(exclusive, _) => exclusive.is_alive() && self.is_ready(),
+            Self::Two(..) => self.is_ready(),
+        }
+    }
+
+    /// Has it carry a request on whose answer has begun.
+    pub fn go_on_alone(&mut self) {
+        if let Self::One(exclusive, _) = self {
+            exclusive.go_on_alone();
+        }
     }
 
     /// Another end of the same connection, if it can have many.
@@ -96,16 +116,40 @@ impl Sender {
     /// Returns when the answer to the last request was read and another request can be sent; false if there can be none.
     pub async fn is_free(&mut self) -> bool {
         match self {
-            Self::One(sender, _) => sender.ready().await.is_ok(),
+            Self::One(exclusive, _) => exclusive.is_free().await,
             Self::Two(sender, _) => sender.ready().await.is_ok(),
         }
     }
 
-    /// Sends a request, and returns when the answer has begun. A request that was not sent at all comes back with the error.
-    pub async fn send(&mut self, request: Asking) -> Result<Response<Incoming>, TrySendError<Asking>> {
+    /// Takes a request to be sent. What is returned is to be asked for its answer, by `poll_answer` of the same sender; a request
+    /// that was not sent at all comes back with the error.
+    pub fn submit(
+        &mut self,
+        request: Asking,
+    ) -> impl Future<Output = Result<Response<Incoming>, Failed>> + use<> {
         match self {
-            Self::One(sender, _) => sender.try_send_request(request).await,
-            Self::Two(sender, _) => sender.try_send_request(request).await,
+            Self::One(exclusive, _) => future::Either::Left(exclusive.submit(request)),
+            Self::Two(sender, _) => future::Either::Right(sender.try_send_request(request)),
+        }
+    }
+
+    /// Whether the answer has begun.
+    pub fn poll_answer<F: Future>(&mut self, answer: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self {
+            Self::One(exclusive, _) => exclusive.poll_answer(answer, cx),
+            Self::Two(..) => answer.poll(cx),
+        }
+    }
+
+    /// More of the body of an answer that came from here.
+    pub fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match self {
+            Self::One(exclusive, _) => exclusive.poll_frame(body, cx),
+            Self::Two(..) => Pin::new(body).poll_frame(cx),
         }
     }
 }

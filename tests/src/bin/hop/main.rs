@@ -4,6 +4,7 @@
 mod asks;
 mod bench_client;
 mod bench_codec;
+mod bench_gateway;
 mod bench_relay;
 mod bench_server;
 mod bench_wire;
@@ -54,6 +55,8 @@ enum Hop {
     BenchClient(bench_client::Args),
     /// Reads and writes headers, again and again
     BenchCodec(bench_codec::Args),
+    /// Passes the benchmarks' requests on, as simply as it can be done with hyper
+    BenchGateway(bench_gateway::Args),
     /// Passes the benchmarks' connections on, as cheaply as it can be done
     BenchRelay(bench_relay::Args),
     /// Serves the benchmarks' connections
@@ -89,6 +92,7 @@ fn main() -> anyhow::Result<()> {
         Hop::Load(args) => load::run(&args),
         Hop::BenchClient(args) => bench_client::run(&args),
         Hop::BenchCodec(args) => bench_codec::run(&args),
+        Hop::BenchGateway(args) => bench_gateway::run(&args),
         Hop::BenchRelay(args) => bench_relay::run(&args),
         Hop::BenchServer(args) => bench_server::run(&args),
         Hop::SoakClient(args) => soak::client::run(&args),

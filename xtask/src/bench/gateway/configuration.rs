@@ -1,4 +1,6 @@
 //! What the gateways are told: to route by host, with one worker, no line for each request, and connections to the server kept.
+//!
+//! Each tells the server whom it asks for (`X-Forwarded-For`, and what else it knows of the client), as an edge does.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -53,6 +55,9 @@ http {{
     proxy_http_version 1.1;
     proxy_set_header Host $host;
     proxy_set_header Connection \"\";
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_set_header X-Forwarded-Host $host;
+    proxy_set_header X-Forwarded-Proto $scheme;
 "
     );
     for route in routes {
@@ -121,6 +126,7 @@ pub fn envoy(listen: SocketAddr, routes: &[Route]) -> String {
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: bench
           codec_type: AUTO
+          use_remote_address: true
           route_config:
             virtual_hosts:
 {hosts}          http_filters:

@@ -19,7 +19,8 @@ pub fn section(gateway: &Gateway) -> Section {
     section.text(format!(
         "Requests for {} hosts in turn, each of an environment, answered with 1,000 bytes: through nginx and Envoy, which route by \
          host to a port of the server for each, and through `picop gateway http`, which sends each over a connection with its \
-         environment's header to one port. One worker each, on a CPU of its own; client and server share another, so where the \
+         environment's header to one port. All of them tell the server whom they ask for (`X-Forwarded-For`). `hyper-floor` is a proxy \
+         that is the HTTP library of picop and nothing else. One worker each, on a CPU of its own; client and server share another, so where the \
          gateway is less than all of its CPU, it is they who cannot do more, and requests a second say nothing of it; requests for \
          each second of its CPU time do. {lines}. {} rounds. ({}.)",
         gateway.hosts, gateway.rounds, gateway.load

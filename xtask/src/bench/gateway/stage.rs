@@ -24,6 +24,7 @@ const NGINX: u16 = 8500;
 const NGINX_HTTP2: u16 = 8501;
 const ENVOY: u16 = 8502;
 const PICOP: u16 = 8503;
+const FLOOR: u16 = 8504;
 /// What picop's listener would answer to a connection without a header.
 const NONE: &str = "none";
 
@@ -39,6 +40,7 @@ pub struct Stage {
     server: Server,
     peers: Vec<(Variant, Peer)>,
     picop: Option<(Proc, Vec<String>)>,
+    floor: Option<Proc>,
     /// What clients ask for, and what is answered.
     hosts: Vec<Host>,
     client_pod: Pod,
@@ -100,12 +102,18 @@ impl Stage {
             .contains(&Variant::Picop)
             .then(|| on_its_cpu(|| start_picop(&gateway_pod, at(PICOP), picops, access_lines)))
             .transpose()?;
+        let to = server_pod.at4(FIRST_PORT).to_string();
+        let floor = variants
+            .contains(&Variant::HyperFloor)
+            .then(|| on_its_cpu(|| gateway_pod.serve("bench-gateway", at(FLOOR), ["--to", &to])))
+            .transpose()?;
         let hosts = routes.iter().map(|route| Host::of(&route.host(), &route.environment)).collect();
         Ok(Self {
             client,
             server,
             peers: running,
             picop,
+            floor,
             hosts,
             client_pod,
             gateway_pod,
@@ -120,8 +128,11 @@ impl Stage {
         let web = Web {
             cgroup: self.client_pod.cgroup_dir(),
             to: self.address(variant, job.how),
-            // Without a gateway there is one server, of the first environment.
-            hosts: if variant == Variant::None { &self.hosts[..1] } else { &self.hosts },
+            // Where nothing routes there is one server, of the first environment.
+            hosts: match variant {
+                Variant::None | Variant::HyperFloor => &self.hosts[..1],
+                _ => &self.hosts,
+            },
             how: job.how,
             connections: job.connections,
             streams: job.streams,
@@ -146,6 +157,7 @@ impl Stage {
             (Variant::Nginx | Variant::NginxAgain, _) => self.gateway_pod.at4(NGINX),
             (Variant::Envoy, _) => self.gateway_pod.at4(ENVOY),
             (Variant::Picop, _) => self.gateway_pod.at4(PICOP),
+            (Variant::HyperFloor, _) => self.gateway_pod.at4(FLOOR),
         }
     }
 
@@ -154,6 +166,9 @@ impl Stage {
         let own = if variant == Variant::NginxAgain { Variant::Nginx } else { variant };
         if let (Variant::Picop, Some((picop, _))) = (variant, &self.picop) {
             return cpu::family(picop.pid());
+        }
+        if let (Variant::HyperFloor, Some(floor)) = (variant, &self.floor) {
+            return cpu::family(floor.pid());
         }
         let peer = self.peers.iter().find(|(of, _)| *of == own);
         peer.map_or(Ok(Vec::new()), |(_, peer)| cpu::family(peer.proc.pid()))
@@ -188,9 +203,11 @@ impl Stage {
             ensure!(wrong == 0, "port {port}: {served:?}");
             ensure!(right > 0 || !is_picops || self.picop.is_none(), "port {port}: {served:?}");
         }
-        let Self { client, server, peers, picop, cluster, client_pod, gateway_pod, server_pod, .. } = self;
+        let Self {
+            client, server, peers, picop, floor, cluster, client_pod, gateway_pod, server_pod, ..
+        } = self;
         let id = cluster.id();
-        drop((client, server, peers, picop));
+        drop((client, server, peers, picop, floor));
         drop((client_pod, gateway_pod, server_pod));
         drop(cluster);
         let left = leftovers_of(id);

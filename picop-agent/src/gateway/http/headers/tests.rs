@@ -8,9 +8,11 @@ fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     headers
 }
 
+const ASKED: HeaderValue = HeaderValue::from_static("pr-1.example.com");
+
 fn prepared(lines: &[(&'static str, &'static str)]) -> Vec<(String, String)> {
     let mut headers = map(lines);
-    prepare(&mut headers, &HeaderValue::from_static("192.0.2.1"), "pr-1.example.com", true);
+    prepare(&mut headers, &HeaderValue::from_static("192.0.2.1"), Some(ASKED), true);
     let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
     let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     lines.sort();
@@ -45,10 +47,10 @@ fn the_client_is_told() {
 
     let mut headers = map(&[("x-forwarded-host", "evil"), ("x-forwarded-proto", "http")]);
     let client = HeaderValue::from_static("127.0.0.1");
-    prepare(&mut headers, &client, "pr-1.example.com", true);
+    prepare(&mut headers, &client, Some(ASKED), true);
     assert_eq!(headers["x-forwarded-host"], "pr-1.example.com");
     assert_eq!(headers["x-forwarded-proto"], "https");
-    prepare(&mut headers, &client, "", false);
+    prepare(&mut headers, &client, None, false);
     assert!(!headers.contains_key("x-forwarded-host"));
     assert_eq!(headers["x-forwarded-proto"], "http");
 }

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use hyper::StatusCode;
 
 use super::{super::*, scene::*};
-use crate::gateway::testing::{accept as accept_one, connect, expect_end, header, listener, rest, send};
+use crate::gateway::testing::{
+    accept as accept_one, connect, expect, expect_end, header, listener, of, rest, send, within,
+};
 
 async fn status_from(upstream: SocketAddr, answer_timeout: Duration) -> (StatusCode, String) {
-    let edge = Edge { answer_timeout, ..edge_to(upstream, &Life::default()) };
+    let edge = Edge { limits: Limits::new(answer_timeout), ..edge_to(upstream, &Life::default()) };
     let (at, _edge) = begin(edge, None).await;
     ask(&mut client(at).await, request("pr-1.preview.localhost", "/", "")).await
 }
@@ -49,7 +51,7 @@ async fn more_requests_at_once_than_allowed() {
         (StatusCode::SERVICE_UNAVAILABLE, "picop gateway: too many requests at once\n")
     );
     send(&mut peer, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-    let (status, told) = crate::gateway::testing::within(asking).await.expect("no panic");
+    let (status, told) = within(asking).await.expect("no panic");
     assert_eq!((status, &*told), (StatusCode::OK, "ok"));
     until(|| edge.places.available_permits() == 1).await;
 }
@@ -80,7 +82,7 @@ async fn what_is_not_for_a_gateway() {
         send(&mut client, line.as_bytes()).await;
         let mut got = [0; 12];
         let reading = tokio::io::AsyncReadExt::read_exact(&mut client, &mut got);
-        crate::gateway::testing::within(reading).await.expect("an answer");
+        within(reading).await.expect("an answer");
         assert_eq!(std::str::from_utf8(&got[9..]), Ok(status), "{line}");
     }
     let mut client = connect(at).await;
@@ -100,4 +102,38 @@ async fn clients_that_say_nothing() {
     expect_end(&mut silent).await;
     let mut client = client(at).await;
     assert_eq!(ask(&mut client, request("pr-1.preview.localhost", "/", "")).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn clients_that_have_nothing_more_to_say() {
+    let (slow, slow_at) = listener().await;
+    let (server, _) = server().await;
+    let (asked, at_slow) = tokio::sync::oneshot::channel();
+    let (ended, other_ended) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut peer = accept_one(&slow).await;
+        expect(&mut peer, &of("slow")).await;
+        asked.send(()).expect("a test");
+        other_ended.await.expect("a test");
+        send(&mut peer, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        drop(rest(&mut peer).await);
+    });
+    let at = async |upstream| {
+        let (listener, at) = listener().await;
+        let patience = Patience { first: LONG, next: Duration::from_millis(50) };
+        let edge = Arc::new(edge_to(upstream, &Life::default()));
+        accept(listener, 10, &[edge], None, patience).expect("a listener");
+        at
+    };
+    // One that waits for an answer is not silent, for as long as the other needs to be found to be.
+    let mut waits = client(at(slow_at).await).await;
+    let waiting =
+        tokio::spawn(async move { ask(&mut waits, request("slow.preview.localhost", "/", "")).await });
+    within(at_slow).await.expect("a request");
+    let mut silent = connect(at(server).await).await;
+    send(&mut silent, b"GET / HTTP/1.1\r\nHost: pr-1.preview.localhost\r\n\r\n").await;
+    let (answer, _) = rest(&mut silent).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{}", answer.escape_ascii());
+    ended.send(()).expect("a server");
+    assert_eq!(within(waiting).await.expect("an answer"), (StatusCode::OK, "ok".to_owned()));
 }

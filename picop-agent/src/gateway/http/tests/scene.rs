@@ -53,7 +53,7 @@ pub fn edge_to(upstream: SocketAddr, life: &Life) -> Edge {
         upstream: upstream.to_string(),
         is_http2: false,
         connect_timeout: Duration::from_secs(5),
-        answer_timeout: Duration::from_secs(20),
+        limits: Limits::new(Duration::from_secs(20)),
         connection_age: Duration::from_secs(60),
         pool: Arc::new(Pool::new(64, Duration::from_secs(60))),
         connecting: Mutex::default(),

@@ -46,6 +46,34 @@ async fn a_request_goes_on_while_nobody_reads_the_answer() {
     within(serving).await.expect("no panic");
 }
 
+/// A server that has answered may let the rest of the request lie. Its client is not kept for that.
+#[tokio::test]
+async fn a_server_that_answers_and_reads_no_more() {
+    let (server, to) = listener().await;
+    let life = Life::default();
+    let (at, _edge) = begin(edge_to(to, &life), None).await;
+    let mut client = connect(at).await;
+    let head = "POST / HTTP/1.1\r\nHost: a.preview.localhost\r\nContent-Length: 100000000\r\n\r\n!";
+    send(&mut client, head.as_bytes()).await;
+    let (mut asking, mut saying) = client.into_split();
+    let sending = tokio::spawn(async move { drop(saying.write_all(&vec![b'q'; 90_000_000]).await) });
+    let mut peer = accept_one(&server).await;
+    expect(&mut peer, &of("a")).await;
+    while !matches!(within(peer.read_u8()).await, Ok(b'!')) {}
+    send(&mut peer, b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig").await;
+    let mut answer = Vec::new();
+    let reading = async {
+        while !answer.ends_with(b"big") {
+            assert_ne!(asking.read_buf(&mut answer).await.expect("an answer"), 0);
+        }
+    };
+    within(reading).await;
+    sending.abort();
+    drop(within(sending).await);
+    drop(asking);
+    until(|| life.connections() == 0).await;
+}
+
 /// The client gets a piece before the server has sent the next one, and the other way round.
 #[tokio::test]
 async fn both_ways_at_once() {
