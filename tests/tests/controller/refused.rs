@@ -7,7 +7,7 @@ use crate::Result;
 use crate::running::Controller;
 
 /// Runs one that ends by itself, and returns what it says.
-async fn says(listen: &str, database: &str) -> Result<String> {
+pub async fn says(listen: &str, database: &str) -> Result<String> {
     let mut command = Command::new(testbed::picop_bin()?);
     command.args(["controller", "--log", "error", "--listen", listen, "--database", database]);
     let output = command.kill_on_drop(true).output();
@@ -32,7 +32,7 @@ async fn one_sentence_says_why() -> Result {
         (free, database.as_str(), ["another controller uses", "controller.db"]),
         (free, "sqlite:/no/such/dir/controller.db", ["/no/such/dir/controller.db", "No such file"]),
         (free, &text, ["the database fails", "not a database"]),
-        (free, &nowhere, ["the database fails", "picop:"]),
+        (free, &nowhere, ["cannot reach the database", "No such file"]),
         (&taken, &other, ["cannot listen", &taken]),
     ] {
         let said = says(listen, database).await?;
