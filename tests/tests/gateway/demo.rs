@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use rustix::process::Signal;
 use testbed::eventually;
+use testbed::mysql::{Engine, Kind, on_each_engine};
 
 use crate::Result;
 use crate::database::{Database, install, query};
@@ -57,12 +58,17 @@ fn with_database(
 }
 
 impl Demo {
-    fn start() -> Result<Self> {
+    fn start(engine: &Engine) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let template = dir.path().join("template");
-        install(&template)?;
-        let databases =
-            [Database::start(&template, dir.path(), 1)?, Database::start(&template, dir.path(), 2)?];
+        install(engine, &template)?;
+        // Those of this process have addresses of their own.
+        let [first, second] = match engine.kind() {
+            Kind::MariaDb => [1, 2],
+            Kind::MySql => [3, 4],
+        };
+        let start = |number| Database::start(engine, &template, dir.path(), number);
+        let databases = [start(first)?, start(second)?];
         let mut running = Vec::new();
         // A database does not read headers.
         let data = Proxy::start(dir.path(), databases[0].at, false)?;
@@ -93,9 +99,10 @@ impl Demo {
     }
 }
 
-#[test]
-fn the_references_demo_through_gateways_and_proxies() -> Result {
-    let demo = Demo::start()?;
+on_each_engine!(the_references_demo_through_gateways_and_proxies);
+
+fn the_references_demo_through_gateways_and_proxies(engine: &Engine) -> Result {
+    let demo = Demo::start(engine)?;
     for (environment, told) in [
         ("main", "A-main B-main C-main []"),
         ("feature-1", "A-main B-feature-1 C-main []"),
