@@ -19,6 +19,7 @@ pub mod duration;
 pub mod gateway;
 #[cfg(feature = "ebpf")]
 pub mod intercept;
+pub mod late;
 mod listen;
 #[cfg(feature = "ebpf")]
 pub mod relay;

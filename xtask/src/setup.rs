@@ -6,6 +6,7 @@ mod apt;
 mod envoy;
 mod kubectl;
 mod linker;
+mod mysql;
 mod tools;
 
 use crate::toolchain::{self, Compiler, Toolchain};
@@ -79,8 +80,10 @@ fn report(purposes: &[Purpose]) -> Result<()> {
     }
 }
 
+pub use apt::extract;
 pub use envoy::ensure as ensure_envoy;
 pub use kubectl::ensure as ensure_kubectl;
+pub use mysql::ensure as ensure_mysql;
 pub use tools::{NGINX_STREAM, Peer, ensure_peer};
 
 /// The programs these purposes need; installs those that are missing.

@@ -11,10 +11,14 @@ use anyhow::{Context, Result, bail};
 use libtest::Tally;
 use privilege::Privilege;
 use report::{Done, Report};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// Set for test programs that need privilege: missing privilege is then a failure instead of a printed skip.
 const REQUIRE_PRIVILEGE: &str = "PICOP_REQUIRE_PRIVILEGE";
+
+/// Names MySQL's server for the tests that run on it too.
+const MYSQLD: &str = "PICOP_TEST_MYSQLD";
 
 /// Run every layer of the tests: formatting, lints, host tests, end-to-end tests as root, and with --vm the
 /// kernel matrix.
@@ -31,19 +35,27 @@ pub struct Args {
     #[arg(long)]
     ci: bool,
 
+    /// Run the tests of databases on MySQL's own server too, not only on MariaDB's. It is fetched and unpacked below target/, and
+    /// not installed.
+    #[arg(long)]
+    mysql: bool,
+
     /// Only tests whose name contains this, and neither formatting nor lints.
     filter: Option<String>,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
-    let run = Run::new(args);
+    let mut run = Run::new(args);
     let mut purposes = vec![Purpose::Test];
     if run.vm {
         purposes.push(Purpose::Vm);
     }
     build_ebpf::ensure()?;
     setup::ensure(&purposes)?;
+    if args.mysql {
+        run.mysqld = Some(setup::ensure_mysql()?);
+    }
 
     let mut report = Report::default();
     if run.filter.is_none() {
@@ -73,14 +85,16 @@ struct Run {
     vm: bool,
     /// Of the kernel matrix, only [`SAMPLE`].
     sample: bool,
+    /// MySQL's server, for tests that would do without.
+    mysqld: Option<PathBuf>,
     filter: Option<String>,
 }
 
 impl Run {
     fn new(args: &Args) -> Self {
-        let Args { vm, ci, filter } = args;
+        let Args { vm, ci, mysql: _, filter } = args;
         let ci = *ci || std::env::var("CI").is_ok_and(|value| value == "true" || value == "1");
-        Self { ci, vm: vm.unwrap_or(ci), sample: vm.is_none(), filter: filter.clone() }
+        Self { ci, vm: vm.unwrap_or(ci), sample: vm.is_none(), mysqld: None, filter: filter.clone() }
     }
 
     /// What needs neither root nor a particular kernel.
@@ -130,6 +144,9 @@ impl Run {
         ];
         if self.ci {
             variables.push((REQUIRE_PRIVILEGE, "1".into()));
+        }
+        if let Some(mysqld) = &self.mysqld {
+            variables.push((MYSQLD, mysqld.clone().into_os_string()));
         }
         let mut command = privilege.command(&test.path, &variables);
         command.current_dir(&test.package).args(self.filter());

@@ -84,10 +84,15 @@ impl StoreError {
     fn is_passing(&self) -> bool {
         /// `ER_LOCK_DEADLOCK`, `ER_LOCK_WAIT_TIMEOUT`, and MariaDB's "record has changed since last read".
         const PASSING: [u16; 3] = [1213, 1205, 1020];
-        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
-        let mysql = error.try_downcast_ref::<MySqlDatabaseError>();
-        mysql.is_some_and(|error| PASSING.contains(&error.number()))
+        let Self::Database(error) = self else { return false };
+        mysql_number(error).is_some_and(|number| PASSING.contains(&number))
     }
+}
+
+/// The number of an error that a MySQL or MariaDB has answered.
+fn mysql_number(error: &sqlx::Error) -> Option<u16> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
 }
 
 impl Store {

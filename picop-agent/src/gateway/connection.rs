@@ -7,7 +7,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use self::late::FirstWord;
 use super::{
     Life,
     line::Line,
@@ -15,6 +14,7 @@ use super::{
     stream::{Source, open, reset},
 };
 use crate::{
+    late::{Next, first_word},
     protocol::{Context, EnvId, ExpectHeader, HeadKind, read_head},
     telemetry::{access::Outcome, chain},
 };
@@ -95,27 +95,14 @@ async fn carry<R: Router>(
         .map_err(|error| Failed(Outcome::BadHeader, Some(chain(&error))))?;
     let mut upstream = go(router, head.context.as_ref(), rules, line).await?;
     if head.why == HeadKind::Silent {
-        match late::first_word(client, &upstream, &mut read, &line.carried, rules.header_timeout).await {
-            FirstWord::Payload => {}
-            FirstWord::Header { server_spoke: true, .. } => {
+        let (carried, timeout) = (&line.carried.down, rules.header_timeout);
+        let word = first_word(client, &upstream, &mut read, carried, timeout).await;
+        match word.decide("`--expect-header always`") {
+            Next::Stays => {}
+            Next::Anew(context) => upstream = go(router, Some(&context), rules, line).await?,
+            Next::Ends(outcome, why) => {
                 reset(&upstream);
-                let why = "its header came after the server had spoken; see --expect-header";
-                return Err(Failed(Outcome::LateHeader, Some(why.to_owned())));
-            }
-            // Nothing is lost yet: another server gets it.
-            FirstWord::Header { context, server_spoke: false } => {
-                upstream = go(router, Some(&context), rules, line).await?;
-            }
-            FirstWord::Bad(error) => {
-                reset(&upstream);
-                return Err(Failed(Outcome::BadHeader, Some(chain(&error))));
-            }
-            FirstWord::ClientGone(error) => {
-                reset(&upstream);
-                return Err(Failed(Outcome::ClientReset, Some(error.to_string())));
-            }
-            FirstWord::ServerGone(error) => {
-                return Err(Failed(Outcome::UpstreamReset, Some(error.to_string())));
+                return Err(Failed(outcome, Some(why)));
             }
         }
     }

@@ -136,21 +136,33 @@ fn group(
     flags: u16,
 ) {
     let usable = usable(address.ip.is_v4(), endpoints);
-    let key = |slot| RouteKey::new(environment, address, slot);
     if usable.is_empty() {
-        entries.push((key(0), Route { flags, ..Route::default() }));
+        entries.push((RouteKey::new(environment, address, 0), Route { flags, ..Route::default() }));
         return;
     }
     let weights: Vec<_> = usable.iter().map(|(_, weight)| *weight).collect();
-    for ((slot, (endpoint, _)), share) in (0..).zip(usable).zip(shares::shares(&weights)) {
-        let (count, flags) = match slot {
-            0 => (u16::try_from(weights.len()).expect("GROUP_MAX fits"), flags),
-            _ => (0, 0),
-        };
-        entries.push((
-            key(slot),
-            Route { endpoint, count, flags, share: share.share, alias: share.alias, pad: 0 },
-        ));
+    let route = |((endpoint, _), share): ((Endpoint, u32), shares::Share)| Route {
+        endpoint,
+        share: share.share,
+        alias: share.alias,
+        ..Route::default()
+    };
+    let routes = usable.into_iter().zip(shares::shares(&weights)).map(route);
+    slots(entries, environment, address, flags, routes);
+}
+
+/// A group's slots. The first tells how many there are, and the flags.
+fn slots(
+    entries: &mut Vec<(RouteKey, Route)>,
+    environment: u64,
+    address: Endpoint,
+    flags: u16,
+    routes: impl ExactSizeIterator<Item = Route>,
+) {
+    let all = u16::try_from(routes.len()).expect("GROUP_MAX and affinity::SLOTS fit");
+    for (slot, route) in (0..).zip(routes) {
+        let (count, flags) = if slot == 0 { (all, flags) } else { (0, 0) };
+        entries.push((RouteKey::new(environment, address, slot), Route { count, flags, ..route }));
     }
 }
 
@@ -176,17 +188,15 @@ fn group_by_client(
     for (slot, order) in (0..).zip(&orders) {
         slot_of.entry(order[0]).or_insert(slot);
     }
-    for (slot, order) in (0..).zip(&orders) {
-        let (count, flags) = match slot {
-            0 => (u16::try_from(orders.len()).expect("few slots"), flags | ROUTE_BY_CLIENT),
-            _ => (0, 0),
-        };
+    let route = |(slot, order): (u16, &Vec<SocketAddr>)| {
         // One that is nobody's first has no slot.
         let next = order[1..].iter().find_map(|next| slot_of.get(next));
         let alias = next.copied().unwrap_or(slot);
-        let route = Route { endpoint: order[0].into(), count, flags, share: 0, alias, pad: 0 };
-        entries.push((RouteKey::new(environment, address, slot.into()), route));
-    }
+        Route { endpoint: order[0].into(), alias, ..Route::default() }
+    };
+    let count = u16::try_from(orders.len()).expect("few slots");
+    let routes = (0..count).zip(&orders).map(route);
+    slots(entries, environment, address, flags | ROUTE_BY_CLIENT, routes);
 }
 
 /// From where a connection may have been translated to, back to the service it meant.

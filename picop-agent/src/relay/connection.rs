@@ -14,7 +14,6 @@ use picop_common::connect;
 use super::{
     event_loop::sleep,
     graft::Graft,
-    late::{FirstWord, first_word},
     pump::{self, End},
     server::{Shared, Workload, reset},
     socket::Socket,
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     intercept::grafts::Ticket,
+    late::{Next, first_word},
     protocol::{Context, EnvId, ExpectHeader, HeadError, HeadKind, read_head},
     route::{
         Backends, Balancing, ContextSource, Decision, Facts, GraftPolicy, HeaderPolicy, Reason, RouteTable,
@@ -91,29 +91,17 @@ async fn try_serve(
     let carried = &open.carried;
     let upstream = if read.why == HeadKind::Silent {
         let mut upstream = router.connect(read.context, &[], First::Held, record).await?;
-        match first_word(client, &upstream.server, &mut head, &carried.down, timeout).await {
-            FirstWord::Payload => {
+        let word = first_word(&mut reading, &&upstream.server, &mut head, &carried.down, timeout).await;
+        match word.decide("`expect_header: always`") {
+            Next::Stays => {
                 upstream.first.extend_from_slice(&head);
                 upstream
             }
-            FirstWord::Header { context, server_spoke: false } => {
-                // Nothing was said on that connection: the server sees one that was opened and given up.
-                router.connect(Some(context), &head, First::Sent, record).await?
-            }
-            FirstWord::Header { server_spoke: true, .. } => {
+            Next::Anew(context) => router.connect(Some(context), &head, First::Sent, record).await?,
+            Next::Ends(outcome, why) => {
                 reset(&upstream.server);
-                let why = "a header came after the server had spoken; `expect_header: always` waits for it";
-                return Err((Outcome::LateHeader, why.to_owned()));
+                return Err((outcome, why));
             }
-            FirstWord::Bad(error) => {
-                reset(&upstream.server);
-                return Err(bad_head(&error));
-            }
-            FirstWord::ClientGone(error) => {
-                reset(&upstream.server);
-                return Err((Outcome::ClientReset, error.to_string()));
-            }
-            FirstWord::ServerGone(error) => return Err((Outcome::UpstreamReset, error.to_string())),
         }
     } else {
         router.connect(read.context, &head, First::Sent, record).await?

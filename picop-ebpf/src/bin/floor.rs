@@ -6,6 +6,9 @@
 #![expect(missing_docs, reason = "of what aya's macros write; the programs have theirs")]
 #![expect(clippy::needless_pass_by_value, reason = "the signature aya's macros ask for")]
 
+#[path = "../object.rs"]
+mod object;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -57,13 +60,3 @@ pub fn pass(_ctx: SkMsgContext) -> u32 {
     }
     sk_action::SK_PASS
 }
-
-/// The verifier refuses a program that can reach it: `loop {}` never ends.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -9,6 +9,9 @@
 #![expect(clippy::needless_pass_by_value, reason = "the signature aya's macros ask for")]
 #![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "verdicts are words")]
 
+#[path = "../object.rs"]
+mod object;
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -92,13 +95,3 @@ pub fn splice(ctx: SkBuffContext) -> u32 {
     }
     RECEIVERS.redirect_skb(&ctx, P2, 0) as u32
 }
-
-/// The verifier refuses a program that can reach it: `loop {}` never ends.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -5,6 +5,9 @@
 #![expect(missing_docs, reason = "of what aya's macros write; the programs have theirs")]
 #![expect(clippy::needless_pass_by_value, reason = "the signature aya's macros ask for")]
 
+#[path = "../object.rs"]
+mod object;
+
 use aya_ebpf::{
     macros::{cgroup_sock_addr, map},
     maps::{Array, HashMap},
@@ -40,13 +43,3 @@ pub fn translate4(ctx: SockAddrContext) -> i32 {
     }
     1
 }
-
-/// The verifier refuses a program that can reach it: `loop {}` never ends.
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,11 +1,11 @@
 //! A database that the reference's controller has made.
 
 use serde_json::json;
+use testbed::mysql::{Engine, on_each_engine};
 
 use crate::Result;
+use crate::database::Database;
 use crate::double::Double;
-use crate::mariadb::MariaDb;
-use crate::programs::require;
 use crate::running::Controller;
 use crate::state::State;
 
@@ -19,12 +19,12 @@ const TABLES: [&str; 2] = [
      FOREIGN KEY (proxy_id) REFERENCES proxies (proxy_id) ON DELETE CASCADE)",
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_of_the_reference_is_gone_on_with() -> Result {
-    require!("mariadbd", "mariadb-install-db");
+on_each_engine!(async a_database_of_the_reference_is_gone_on_with);
+
+async fn a_database_of_the_reference_is_gone_on_with(engine: &Engine) -> Result {
     let dir = tempfile::tempdir()?;
-    let server = MariaDb::start(dir.path()).await?;
-    let database = server.database();
+    let server = Database::start(engine, dir.path()).await?;
+    let database = server.url();
     let double = Double::start(false).await?;
     let state = State::read(&database).await?;
     for table in TABLES {

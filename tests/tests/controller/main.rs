@@ -2,13 +2,13 @@
 
 mod adopted;
 mod agent;
+mod database;
 mod double;
 mod http;
+mod hung;
 mod killed;
 mod many;
-mod mariadb;
-#[path = "../servers/programs.rs"]
-mod programs;
+mod passwords;
 mod refused;
 mod running;
 mod state;

@@ -1,12 +1,12 @@
-//! Two controllers on one MariaDB, all three of which are killed meanwhile.
+//! Two controllers on one MySQL or MariaDB, all three of which are killed meanwhile.
 
+use testbed::mysql::{Engine, on_each_engine};
 use tokio::sync::watch;
 
 use crate::Result;
+use crate::database::Database;
 use crate::double::Double;
 use crate::killed::{UPDATES, a_moment, register};
-use crate::mariadb::MariaDb;
-use crate::programs::require;
 use crate::running::Controller;
 use crate::state::State;
 use crate::updates::{PROXIES, update};
@@ -14,12 +14,12 @@ use crate::updates::{PROXIES, update};
 /// Changes between two deaths.
 const EVERY: u64 = 40;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_controllers_and_their_database_are_killed_and_lose_nothing() -> Result {
-    require!("mariadbd", "mariadb-install-db");
+on_each_engine!(async two_controllers_and_their_database_are_killed_and_lose_nothing);
+
+async fn two_controllers_and_their_database_are_killed_and_lose_nothing(engine: &Engine) -> Result {
     let dir = tempfile::tempdir()?;
-    let mut server = MariaDb::start(dir.path()).await?;
-    let database = server.database();
+    let mut server = Database::start(engine, dir.path()).await?;
+    let database = server.url();
     let doubles = [Double::start(true).await?, Double::start(true).await?];
     // Both at once: both find a database without tables.
     let (one, other) = tokio::join!(Controller::start(&database), Controller::start(&database));

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -59,10 +60,25 @@ impl Controller {
         Ok(())
     }
 
+    fn pid(&self) -> Result<Pid> {
+        self.child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("it has ended")
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result {
+        Ok(kill_process(self.pid()?, signal)?)
+    }
+
+    /// Has it do nothing from here on, until [SIGCONT](Signal::CONT).
+    pub fn hang(&self) -> Result {
+        self.signal(Signal::STOP)?;
+        // Until then some of its threads may still run.
+        waitid(WaitId::Pid(self.pid()?), WaitIdOptions::STOPPED)?;
+        Ok(())
+    }
+
     /// An end in order.
     pub async fn stop(mut self) -> Result {
-        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.try_into().ok()?));
-        rustix::process::kill_process(pid.context("it has ended")?, rustix::process::Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         let status = timeout(PATIENCE, self.child.wait()).await.context("it does not stop")??;
         anyhow::ensure!(status.success(), "{status}: {}", self.log());
         Ok(())

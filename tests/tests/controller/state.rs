@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use sqlx::{AnyPool, Row as _};
+use sqlx::{Any, AnyPool, Row as _, Transaction};
 
 use crate::Result;
 use crate::double::{Double, Table};
@@ -31,6 +31,43 @@ impl State {
     pub async fn execute(&self, statement: &str) -> Result {
         sqlx::query(statement).execute(&self.0).await?;
         Ok(())
+    }
+
+    /// Has, until its end, the lock that every change begins with.
+    pub async fn lock(&self) -> Result<Transaction<'static, Any>> {
+        let mut tx = self.0.begin().await?;
+        sqlx::query("UPDATE picop_state SET version = version + 1").execute(&mut *tx).await?;
+        Ok(tx)
+    }
+
+    /// Whether somebody has that lock. (MySQL, MariaDB)
+    pub async fn is_locked(&self) -> Result<bool> {
+        let mut tx = self.0.begin().await?;
+        let locked =
+            sqlx::query("SELECT version FROM picop_state FOR UPDATE NOWAIT").fetch_one(&mut *tx).await;
+        tx.rollback().await?;
+        match locked {
+            Ok(_) => Ok(false),
+            // Each of both has a number of its own for it.
+            Err(sqlx::Error::Database(_)) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until somebody waits for a lock. (MySQL, MariaDB)
+    pub async fn somebody_waits(&self) -> Result {
+        /// The server looks again only if nobody has asked for 100 ms.
+        const PAUSE: Duration = Duration::from_millis(250);
+        let waiting = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let waiting: i64 = sqlx::query(waiting).fetch_one(&self.0).await?.try_get(0)?;
+            if waiting > 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "nobody waits");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Waits until there is nothing left to be told. Then each proxy has what is stored, and what was `wanted`.

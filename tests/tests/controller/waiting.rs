@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use testbed::mysql::{Engine, on_each_engine};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::Result;
-use crate::mariadb::MariaDb;
-use crate::programs::require;
+use crate::database::Database;
 use crate::refused::says;
 use crate::running::Controller;
 
@@ -42,18 +42,18 @@ async fn it_stops_while_it_waits() -> Result {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_comes_later_is_waited_for_and_one_that_refuses_is_not() -> Result {
-    require!("mariadbd", "mariadb-install-db");
+on_each_engine!(async a_database_that_comes_later_is_waited_for_and_one_that_refuses_is_not);
+
+async fn a_database_that_comes_later_is_waited_for_and_one_that_refuses_is_not(engine: &Engine) -> Result {
     let dir = tempfile::tempdir()?;
-    let database = MariaDb::database_in(dir.path());
+    let database = Database::url_in(dir.path());
     let controller = tokio::spawn({
         let database = database.clone();
         async move { Controller::start(&database).await }
     });
     // This one stands for the other: it has said that nobody is there.
     drop(waiting(&database).await?);
-    let _server = MariaDb::start(dir.path()).await?;
+    let _server = Database::start(engine, dir.path()).await?;
     let controller = controller.await??;
     controller.good("PUT", "/proxy/p/register", &json!({"endpoint": "http://127.0.0.1:1"})).await?;
     assert!(controller.log().contains("it is waited for"), "{}", controller.log());
@@ -61,7 +61,7 @@ async fn a_database_that_comes_later_is_waited_for_and_one_that_refuses_is_not()
 
     let refused = database.replace("root@", "nobody:secret@");
     let said = says("127.0.0.1:0", &refused).await?;
-    assert!(said.starts_with("picop: cannot open the database: the database fails"), "{said}");
+    assert!(said.starts_with("picop: cannot open the database: the database refuses the user"), "{said}");
     assert!(said.contains("Access denied") && !said.contains("secret"), "{said}");
     Ok(())
 }

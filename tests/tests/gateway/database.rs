@@ -1,4 +1,4 @@
-//! MariaDB servers, which know nothing of PiCoP.
+//! MariaDB's or MySQL's servers, which know nothing of PiCoP.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -6,12 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use testbed::mysql::Engine;
 use testbed::wait_until;
 
 use crate::Result;
-
-const SMALL: [&str; 3] =
-    ["--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"];
 
 /// A server with a table `demo.things`. It is killed when this is dropped.
 pub struct Database {
@@ -20,37 +18,29 @@ pub struct Database {
 }
 
 /// Makes a data directory with the system's tables, to be copied: making one takes seconds.
-pub fn install(dir: &Path) -> Result {
-    let args = ["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"];
-    let mut command = Command::new("mariadb-install-db");
-    command.args(args).args(SMALL).arg(format!("--datadir={}", dir.display()));
-    let output = command.output()?;
+pub fn install(engine: &Engine, dir: &Path) -> Result {
+    fs::create_dir(dir)?;
+    let output = Command::from(engine.install(dir)).output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 
 impl Database {
     /// Starts the server number `number` of this process, on an address of loopback that is its own.
-    pub fn start(template: &Path, dir: &Path, number: u8) -> Result<Self> {
-        let data = dir.join(format!("mariadb-{number}"));
-        assert!(Command::new("cp").arg("-a").args([template, &data]).status()?.success());
+    pub fn start(engine: &Engine, template: &Path, dir: &Path, number: u8) -> Result<Self> {
+        let own = dir.join(format!("database-{number}"));
+        assert!(Command::new("cp").arg("-a").args([template, &own]).status()?.success());
         let [.., high, low] = std::process::id().to_be_bytes();
         let at = SocketAddr::new(Ipv4Addr::new(127, high, low, number).into(), 3306);
-        let init = data.with_extension("sql");
         fs::write(
-            &init,
+            own.join("init.sql"),
             "CREATE USER app@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO app@'%';\nCREATE DATABASE demo;\n\
              CREATE TABLE demo.things (name VARCHAR(50));\n",
         )?;
-        let log = fs::File::create(data.with_extension("log"))?;
-        let path = |name: &str| data.join(name).display().to_string();
-        let child = Command::new("mariadbd")
-            .args(["--no-defaults", "--user=root", "--skip-name-resolve", "--performance-schema=OFF"])
-            .args(SMALL)
-            .arg(format!("--bind-address={}", at.ip()))
-            .args([format!("--port={}", at.port()), format!("--datadir={}", data.display())])
-            .args([format!("--init-file={}", init.display()), format!("--socket={}", path("sock"))])
-            .arg(format!("--pid-file={}", path("pid")))
+        let log = fs::File::create(own.join("log"))?;
+        let child = Command::from(engine.serve(&own))
+            .args(["--skip-name-resolve", &format!("--bind-address={}", at.ip())])
+            .arg(format!("--port={}", at.port()))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use testbed::mysql::{Engine, Kind, on_each_engine};
 use testbed::{eventually, wait_until};
 
 use crate::Result;
@@ -63,11 +64,16 @@ fn with_database(
 }
 
 impl Demo {
-    fn start() -> Result<Self> {
+    fn start(engine: &Engine) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let template = dir.path().join("template");
-        install(&template)?;
-        let [main, one, two] = [1, 2, 3].map(|number| Database::start(&template, dir.path(), number));
+        install(engine, &template)?;
+        // Those of this process have addresses of their own.
+        let numbers = match engine.kind() {
+            Kind::MariaDb => [1, 2, 3],
+            Kind::MySql => [4, 5, 6],
+        };
+        let [main, one, two] = numbers.map(|number| Database::start(engine, &template, dir.path(), number));
         let databases = [main?, one?, two?];
         let kept = format!("sqlite:{}", dir.path().join("controller.db").display());
         let controller = Gateway::controller(dir.path(), &kept)?;
@@ -151,9 +157,10 @@ impl Demo {
     }
 }
 
-#[test]
-fn the_references_demo_through_gateways_and_proxies() -> Result {
-    let demo = Demo::start()?;
+on_each_engine!(the_references_demo_through_gateways_and_proxies);
+
+fn the_references_demo_through_gateways_and_proxies(engine: &Engine) -> Result {
+    let demo = Demo::start(engine)?;
     demo.expect("", "", "")?;
     // What is written in feature-1 and in feature-2 stays in their databases; all others share one.
     for environment in ENVIRONMENTS {

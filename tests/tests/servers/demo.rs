@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testbed::mysql::{Engine, on_each_engine};
 use testbed::{Agent, Client, Cluster, Pod, Proc};
 
 use crate::Result;
-use crate::mariadb::{self, PORT as DATABASE_PORT};
+use crate::mariadb::{PORT as DATABASE_PORT, Template};
 use crate::programs::require;
 use crate::routes::{SNIFF, file, in_environment, instrumented};
 
@@ -47,7 +48,7 @@ fn entry((name, address, header, base, variants): Service<'_>) -> Value {
 }
 
 impl Demo {
-    fn start() -> Result<Self> {
+    fn start(engine: &Engine) -> Result<Self> {
         let cluster = Cluster::new("demo")?;
         let address = |port| SocketAddr::new(cluster.service_addr4().into(), port);
         let at = [address(PORT), address(PORT), address(PORT), address(DATABASE_PORT)];
@@ -76,9 +77,9 @@ impl Demo {
             args.extend(next.into_iter().flat_map(|(kind, to)| [kind.to_owned(), to.to_string()]));
             servers.push(pod.serve("serve", pod.at4(PORT), args)?);
         }
-        let template = mariadb::install(&cluster, &services[6])?;
+        let template = Template::new(engine, &cluster, &services[6])?;
         for pod in &services[6..] {
-            servers.push(mariadb::serve(&cluster, &template, pod, pod.name())?);
+            servers.push(template.serve(&cluster, pod, pod.name())?);
         }
         let clients = ENVIRONMENTS.map(|environment| cluster.pod(environment));
         let [main, one, two, unknown] = clients;
@@ -127,10 +128,11 @@ impl Demo {
     }
 }
 
-#[test]
-fn the_references_demo_through_the_node_agent() -> Result {
-    require!("mariadbd", "mariadb-install-db", "mariadb");
-    let demo = Demo::start()?;
+on_each_engine!(the_references_demo_through_the_node_agent);
+
+fn the_references_demo_through_the_node_agent(engine: &Engine) -> Result {
+    require!("mariadb");
+    let demo = Demo::start(engine)?;
     let as_main = |shared: &[&str]| json!(["a-main", "b-main", "c-main", { "mariadb": shared }]);
     demo.expect(&[], &[], &[], as_main(&[]))?;
 

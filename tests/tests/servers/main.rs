@@ -6,10 +6,11 @@ mod mariadb;
 mod memcached;
 mod nginx;
 mod postgres;
-mod programs;
 mod propagate;
 mod redis;
 mod routes;
 mod scene;
+
+use testbed::programs;
 
 type Result<T = ()> = anyhow::Result<T>;

@@ -1,54 +1,59 @@
-//! MariaDB: the server speaks first.
+//! MariaDB and MySQL: the server speaks first.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Context as _;
+use testbed::mysql::{Engine, Line, on_each_engine};
 use testbed::{Cluster, Output, Pod, Proc};
 
 use crate::Result;
 use crate::programs::require;
 use crate::routes::SNIFF;
-use crate::scene::{ENV, Scene, ask, attempt, carried, command, feed};
+use crate::scene::{ENV, PATIENCE, Scene, ask, attempt, carried, command, feed};
 
 pub const PORT: u16 = 3306;
 pub const WHO: &str = "SELECT name FROM shop.who";
 
-/// A data directory with the system's tables, to be copied: making one takes seconds.
-pub fn install(cluster: &Cluster, pod: &Pod) -> Result<PathBuf> {
-    let template = cluster.dir().join("mariadb-template");
-    let dir = format!("--datadir={}", template.display());
-    let args =
-        ["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db", &dir];
-    ask(pod, "mariadb-install-db", args.into_iter().chain(SMALL))?;
-    Ok(template)
+/// A server's data directory, to be copied: making one takes seconds.
+pub struct Template {
+    engine: Engine,
+    dir: PathBuf,
 }
 
-const SMALL: [&str; 3] =
-    ["--innodb-log-file-size=8M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0"];
+impl Template {
+    pub fn new(engine: &Engine, cluster: &Cluster, pod: &Pod) -> Result<Self> {
+        let dir = cluster.dir().join("database-template");
+        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        pod.run(command_line(pod, engine.install(&dir))?, PATIENCE)?.success()?;
+        Ok(Self { engine: engine.clone(), dir })
+    }
 
-/// A MariaDB in `pod` whose table `shop.who` says which it is.
-pub fn serve(cluster: &Cluster, template: &Path, pod: &Pod, who: &str) -> Result<Proc> {
-    let dir = cluster.dir().join(format!("mariadb-{who}"));
-    ask(pod, "cp", ["-a".as_ref(), template, &dir])?;
-    let init = dir.with_extension("sql");
-    // One statement a line.
-    let statements = format!(
-        "CREATE USER app@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO app@'%';\nCREATE DATABASE shop;\n\
-         CREATE TABLE shop.who (name VARCHAR(20));\nINSERT INTO shop.who VALUES ('{who}');\n\
-         CREATE TABLE shop.cart (id INT PRIMARY KEY, what VARCHAR(200));\n"
-    );
-    fs::write(&init, statements).context("writing MariaDB's first statements")?;
-    let mut server = command(pod, "mariadbd", ["--no-defaults", "--user=root", "--skip-name-resolve"])?;
-    server.args(SMALL).args(["--performance-schema=OFF", "--bind-address=*"]).arg(format!("--port={PORT}"));
-    server.arg(format!("--datadir={}", dir.display())).arg(format!("--init-file={}", init.display()));
-    server
-        .arg(format!("--socket={}", dir.join("sock").display()))
-        .arg(format!("--pid-file={}", dir.join("pid").display()));
-    let mut proc = pod.spawn("mariadbd", server)?;
-    proc.wait_for_port(PORT)?;
-    Ok(proc)
+    /// A server in `pod` whose table `shop.who` says which it is.
+    pub fn serve(&self, cluster: &Cluster, pod: &Pod, who: &str) -> Result<Proc> {
+        let dir = cluster.dir().join(format!("database-{who}"));
+        ask(pod, "cp", ["-a".as_ref(), &*self.dir, &dir])?;
+        // One statement a line.
+        let statements = format!(
+            "CREATE USER app@'%' IDENTIFIED BY 'secret';\nGRANT ALL ON *.* TO app@'%';\nCREATE DATABASE shop;\n\
+             CREATE TABLE shop.who (name VARCHAR(20));\nINSERT INTO shop.who VALUES ('{who}');\n\
+             CREATE TABLE shop.cart (id INT PRIMARY KEY, what VARCHAR(200));\n"
+        );
+        fs::write(dir.join("init.sql"), statements).context("writing a database's first statements")?;
+        let mut server = command_line(pod, self.engine.serve(&dir))?;
+        server.args(["--skip-name-resolve", "--bind-address=*", &format!("--port={PORT}")]);
+        let mut proc = pod.spawn("database", server)?;
+        proc.wait_for_port(PORT)?;
+        Ok(proc)
+    }
+}
+
+fn command_line(pod: &Pod, Line { program, args }: Line) -> Result<Command> {
+    let mut command = pod.command(program)?;
+    command.args(args);
+    Ok(command)
 }
 
 /// What points the client at `to`, as a user with a password.
@@ -74,15 +79,16 @@ pub fn query(pod: &Pod, to: SocketAddr, sql: &str) -> Result<String> {
     Ok(try_query(pod, to, sql)?.success()?.stdout)
 }
 
-#[test]
-fn mariadb_is_picked_by_workload_by_header_and_by_default() -> Result {
+on_each_engine!(a_database_is_picked_by_workload_by_header_and_by_default);
+
+fn a_database_is_picked_by_workload_by_header_and_by_default(engine: &Engine) -> Result {
     const ROWS: usize = 5_000;
-    require!("mariadbd", "mariadb-install-db", "mariadb");
+    require!("mariadb");
     let scene = Scene::new("mariadb", PORT, "strip")?;
-    let template = install(&scene.cluster, &scene.stranger)?;
+    let template = Template::new(engine, &scene.cluster, &scene.stranger)?;
     let _servers = [
-        serve(&scene.cluster, &template, &scene.base, "base")?,
-        serve(&scene.cluster, &template, &scene.variant, ENV)?,
+        template.serve(&scene.cluster, &scene.base, "base")?,
+        template.serve(&scene.cluster, &scene.variant, ENV)?,
     ];
 
     // Nothing is expected of these clients, so nothing is waited for.
@@ -127,7 +133,7 @@ fn mariadb_is_picked_by_workload_by_header_and_by_default() -> Result {
     let (_forward, by_header) = scene.forward(scene.vip4, false)?;
     for (pod, to) in [(&scene.instrumented, by_header), (&scene.member, scene.vip4)] {
         let refused = try_query(pod, to, WHO)?;
-        assert!(!refused.status.success(), "MariaDB read its own protocol in a header: {refused:?}");
+        assert!(!refused.status.success(), "a database read its own protocol in a header: {refused:?}");
     }
     assert_eq!(query(&scene.stranger, scene.variant.at4(PORT), aborted)?, "Aborted_connects\t2\n");
     scene.finish()

@@ -1,5 +1,7 @@
 //! Programs that picop is measured with or against: finding, starting.
 
+pub mod configuration;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,6 +2,8 @@
 
 use crate::{exec, workspace};
 use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -83,6 +85,19 @@ impl Apt {
             None => bail!("none of the packages {} is offered here", alternatives.join(", ")),
         }
     }
+}
+
+/// Unpacks the packages in `archives` below `root`, without installing them.
+pub fn extract(archives: &Path, root: &Path) -> Result<()> {
+    fs::create_dir_all(root).with_context(|| format!("cannot make {}", root.display()))?;
+    let entries = fs::read_dir(archives).with_context(|| format!("cannot read {}", archives.display()))?;
+    for entry in entries {
+        let archive = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            exec::capture(Command::new("dpkg").arg("--extract").args([&archive, root]))?;
+        }
+    }
+    Ok(())
 }
 
 fn has_candidate(policy: &str) -> bool {

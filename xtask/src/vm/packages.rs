@@ -1,6 +1,6 @@
 //! Debian packages unpacked under target/vm, not installed: no root, nothing on the machine changes.
 
-use crate::{exec, workspace};
+use crate::{exec, setup, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::PathBuf;
@@ -23,11 +23,7 @@ pub fn unpacked(name: &str, packages: &[&str]) -> Result<PathBuf> {
         &format!("fetching {}, to unpack in {}", abridged(packages), directory.display()),
         Command::new("apt-get").args(["download", "--quiet"]).args(packages).current_dir(&archives),
     )?;
-    let entries = fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))?;
-    for entry in entries {
-        let archive = entry.with_context(|| format!("cannot read {}", archives.display()))?.path();
-        exec::capture(Command::new("dpkg").arg("--extract").args([&archive, &directory]))?;
-    }
+    setup::extract(&archives, &directory)?;
     fs::remove_dir_all(&archives).with_context(|| format!("cannot remove {}", archives.display()))?;
     // Last: a directory without it was left half done.
     fs::write(&manifest, list).with_context(|| format!("cannot write {}", manifest.display()))?;

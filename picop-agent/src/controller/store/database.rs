@@ -103,6 +103,7 @@ impl Dialect {
     pub(super) fn or_update(self, key: &str, columns: &[&str]) -> String {
         let set = |column: &&str| match self {
             Self::Sqlite => format!("{column} = excluded.{column}"),
+            // MySQL would rather see an alias of the row, which MariaDB does not know.
             Self::MySql => format!("{column} = VALUES({column})"),
         };
         let sets: Vec<_> = columns.iter().map(set).collect();

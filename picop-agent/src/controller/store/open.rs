@@ -1,14 +1,18 @@
 //! Opening a database: its tables made or adopted.
-use std::{fs::OpenOptions, io, path::PathBuf, time::Duration};
+mod error;
+
+use std::{fs::OpenOptions, time::Duration};
 
 use rustix::fs::{FlockOperation, flock};
 use sqlx::{AnyConnection, AnyPool, Connection as _, Executor as _, any::AnyPoolOptions};
 
+pub use self::error::OpenError;
 use super::{
     super::segment::segment,
     Clock, Store,
     database::{Database, Dialect},
-    schema::{self, Statements, VERSION},
+    mysql_number,
+    schema::{self, Statements},
 };
 
 /// How long a connection to the database may be waited for.
@@ -17,41 +21,17 @@ const ACQUIRE: Duration = Duration::from_secs(5);
 /// Connections to a MySQL at once.
 const CONNECTIONS: u32 = 16;
 
-/// Why a database cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The file is not to be had.
-    #[error("cannot open {path}; it must be in a directory that the controller may write to")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// Its path cannot be said to SQLite.
-    #[error("the path {0:?} of the database is not UTF-8")]
-    Path(PathBuf),
-    /// Another controller has the file.
-    #[error("another controller uses {0}; several of them need a MySQL (--database mysql://...)")]
-    InUse(PathBuf),
-    /// Its tables are of a later version of picop.
-    #[error(
-        "the tables in the database are of version {found}, and this picop knows them up to {VERSION}; use a later one"
-    )]
-    Later {
-        /// The version found.
-        found: i64,
-    },
-    /// The database does not answer, or not as it should.
-    #[error("the database fails; is it there, and may the user make tables?")]
-    Database(#[from] sqlx::Error),
-}
+/// For how many seconds a controller may hang in a transaction, which keeps all others from their changes.
+const HANGING: u32 = 10;
+
+/// For how long a connection to a MySQL is kept that is not used. It is looked at as rarely as that, so it ends before the
+/// server gives up on it.
+const IDLE: Duration = Duration::from_secs(HANGING as u64 / 2);
 
 impl OpenError {
     /// Whether nobody answers where the database should be.
     pub fn is_away(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut))
+        matches!(self, Self::Unreachable(_) | Self::Database(sqlx::Error::PoolTimedOut))
     }
 }
 
@@ -111,15 +91,21 @@ async fn pool(dialect: Dialect, url: &str) -> Result<AnyPool, sqlx::Error> {
     // A pool tries for a while whatever fails, and then says that it has waited. This says what fails.
     let mut first = AnyConnection::connect(url).await?;
     set(&mut first, dialect).await?;
-    first.close().await?;
+    if let Err(error) = first.close().await {
+        // A server that was told goodbye by TLS is gone before it has heard TLS's own: to write that may fail.
+        tracing::debug!(%error, "the first connection to the database ended without a goodbye");
+    }
     let options = AnyPoolOptions::new().acquire_timeout(ACQUIRE).min_connections(1);
     let options = match dialect {
         // Its transactions come one after another anyway, and in turn by this.
         Dialect::Sqlite => options.max_connections(1).idle_timeout(None).max_lifetime(None),
-        Dialect::MySql => options.max_connections(CONNECTIONS),
+        Dialect::MySql => options.max_connections(CONNECTIONS).idle_timeout(IDLE),
     };
     options.after_connect(move |connection, _| Box::pin(set(connection, dialect))).connect(url).await
 }
+
+/// `ER_UNKNOWN_SYSTEM_VARIABLE`.
+const UNKNOWN_VARIABLE: u16 = 1193;
 
 /// How a connection is to behave.
 async fn set(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sqlx::Error> {
@@ -135,10 +121,15 @@ async fn set(connection: &mut AnyConnection, dialect: Dialect) -> Result<(), sql
             let settings = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
                             SET SESSION innodb_lock_wait_timeout = 5";
             connection.execute(settings).await?;
-            // A controller that hangs in a transaction must not keep others from theirs. MySQL has no such setting, and
-            // refuses it.
-            if let Err(error) = connection.execute("SET SESSION idle_transaction_timeout = 10").await {
-                tracing::debug!(%error, "no limit for idle transactions");
+            // A controller that hangs in a transaction, or whose machine is gone, must not keep others from their changes.
+            // MariaDB has a limit for just that. MySQL does not know it, but closes any connection that is silent for long,
+            // which for one with a transaction is the same; the pool is done with the others before.
+            let limit = |variable| format!("SET SESSION {variable} = {HANGING}");
+            if let Err(error) = connection.execute(&*limit("idle_transaction_timeout")).await {
+                if mysql_number(&error) != Some(UNKNOWN_VARIABLE) {
+                    return Err(error);
+                }
+                connection.execute(&*limit("wait_timeout")).await?;
             }
         }
     }

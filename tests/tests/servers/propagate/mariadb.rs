@@ -3,27 +3,29 @@
 
 use picop_common::connect::Reason;
 use testbed::Verdict;
+use testbed::mysql::{Engine, on_each_engine};
 
 use super::Propagate;
 use crate::Result;
 use crate::counters::decided;
-use crate::mariadb::{self, WHO, install, query, serve};
+use crate::mariadb::{self, Template, WHO, query};
 use crate::programs::require;
 use crate::routes::Policy;
 use crate::scene::{ENV, Scene, attempt, carried};
 
-/// The service's; MariaDB itself has its own.
+/// The service's; the database itself has its own.
 const PORT: u16 = 3307;
 
-#[test]
-fn a_server_that_speaks_first_gets_its_header_from_the_relay() -> Result {
-    require!("mariadbd", "mariadb-install-db", "mariadb");
+on_each_engine!(a_server_that_speaks_first_gets_its_header_from_the_relay);
+
+fn a_server_that_speaks_first_gets_its_header_from_the_relay(engine: &Engine) -> Result {
+    require!("mariadb");
     let policy = Policy { speaks_first: "server", ..Policy::of("propagate") };
     let scene = Scene::with("propagate-mariadb", PORT, policy)?;
-    let template = install(&scene.cluster, &scene.stranger)?;
+    let template = Template::new(engine, &scene.cluster, &scene.stranger)?;
     let _servers = [
-        serve(&scene.cluster, &template, &scene.base, "base")?,
-        serve(&scene.cluster, &template, &scene.variant, ENV)?,
+        template.serve(&scene.cluster, &scene.base, "base")?,
+        template.serve(&scene.cluster, &scene.variant, ENV)?,
     ];
     let it = Propagate::new(scene, mariadb::PORT)?;
     let large = "picop".repeat(800_000);

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::super::peer::configuration;
+
 /// A host, and the server of its environment.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -38,17 +40,9 @@ pub fn nginx(
     directory: &Path,
     descriptors: u64,
 ) -> String {
-    let directory = directory.display();
+    let head = configuration::nginx(directory, descriptors);
     let mut text = format!(
-        "user root;
-daemon off;
-pid {directory}/pid;
-worker_processes 1;
-worker_rlimit_nofile {descriptors};
-events {{
-    worker_connections {descriptors};
-}}
-http {{
+        "{head}http {{
     access_log off;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
@@ -86,8 +80,6 @@ http {{
 
 /// An Envoy with a virtual host for each environment.
 pub fn envoy(listen: SocketAddr, routes: &[Route]) -> String {
-    let address =
-        |at: SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", at.ip(), at.port());
     let mut hosts = String::new();
     let mut clusters = String::new();
     for route in routes {
@@ -101,27 +93,10 @@ pub fn envoy(listen: SocketAddr, routes: &[Route]) -> String {
 "
         )
         .expect("a String takes all");
-        write!(
-            clusters,
-            "  - name: {environment}
-    type: STATIC
-    circuit_breakers:
-      thresholds: [{{max_connections: 65536, max_pending_requests: 65536, max_requests: 65536}}]
-    load_assignment:
-      cluster_name: {environment}
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]
-",
-            address(*server)
-        )
-        .expect("a String takes all");
+        clusters += &configuration::envoy_cluster(environment, *server);
     }
-    format!(
-        "static_resources:
-  listeners:
-  - address: {}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
+    let filter = format!(
+        "      - name: envoy.filters.network.http_connection_manager
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: bench
@@ -133,8 +108,7 @@ pub fn envoy(listen: SocketAddr, routes: &[Route]) -> String {
           - name: envoy.filters.http.router
             typed_config:
               \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-  clusters:
-{clusters}",
-        address(listen)
-    )
+"
+    );
+    configuration::envoy(listen, &filter, &clusters)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use testbed::{Cluster, Pod};
 
-use super::super::peer::{self, Kind, connections};
+use super::super::peer::{self, Kind, configuration, connections};
 use super::variant::Variant;
 use crate::exec;
 use crate::setup::NGINX_STREAM;
@@ -96,18 +96,10 @@ impl Peer {
 }
 
 fn nginx(listen: SocketAddr, server: SocketAddr, directory: &Path, descriptors: u64) -> String {
-    let directory = directory.display();
+    let head = configuration::nginx(directory, descriptors);
     format!(
         "load_module {NGINX_STREAM};
-user root;
-daemon off;
-pid {directory}/pid;
-worker_processes 1;
-worker_rlimit_nofile {descriptors};
-events {{
-    worker_connections {descriptors};
-}}
-stream {{
+{head}stream {{
     server {{
         listen {listen} backlog=4096;
         proxy_pass {server};
@@ -141,31 +133,13 @@ defaults
 }
 
 fn envoy(listen: SocketAddr, server: SocketAddr) -> String {
-    let address =
-        |at: SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", at.ip(), at.port());
-    format!(
-        "static_resources:
-  listeners:
-  - address: {}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.tcp_proxy
+    let filter = "      - name: envoy.filters.network.tcp_proxy
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
           stat_prefix: bench
           cluster: server
-  clusters:
-  - name: server
-    type: STATIC
-    circuit_breakers:
-      thresholds: [{{max_connections: 65536, max_pending_requests: 65536}}]
-    load_assignment:
-      cluster_name: server
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]
-",
-        address(listen),
-        address(server)
-    )
+";
+    configuration::envoy(listen, filter, &configuration::envoy_cluster("server", server))
 }
 
 /// Tells of a peer that cannot be had.

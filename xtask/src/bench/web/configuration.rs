@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::super::peer::configuration;
+
 /// Bytes of a response's body.
 pub const PAYLOAD: usize = 1000;
 /// Where requests of no environment go: nowhere.
@@ -39,17 +41,10 @@ pub fn write_bodies(directory: &Path, ports: impl IntoIterator<Item = u16>) -> R
 
 /// A web server with a port for each of these.
 pub fn nginx(listen: &[SocketAddr], files: &Path, directory: &Path, descriptors: u64) -> String {
-    let (directory, files) = (directory.display(), files.display());
+    let files = files.display();
+    let head = configuration::nginx(directory, descriptors);
     let mut text = format!(
-        "user root;
-daemon off;
-pid {directory}/pid;
-worker_processes 1;
-worker_rlimit_nofile {descriptors};
-events {{
-    worker_connections {descriptors};
-}}
-http {{
+        "{head}http {{
     access_log off;
     default_type text/plain;
     sendfile on;
@@ -92,29 +87,9 @@ backend base
 
 /// An Envoy that routes by the header, as Istio's gateways and sidecars are told to.
 pub fn envoy(listen: SocketAddr, server: SocketAddr, environment: &str) -> String {
-    let address =
-        |at: SocketAddr| format!("{{socket_address: {{address: {}, port_value: {}}}}}", at.ip(), at.port());
-    let cluster = |name: &str, at: SocketAddr| {
-        format!(
-            "  - name: {name}
-    type: STATIC
-    circuit_breakers:
-      thresholds: [{{max_connections: 65536, max_pending_requests: 65536, max_requests: 65536}}]
-    load_assignment:
-      cluster_name: {name}
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]
-",
-            address(at)
-        )
-    };
     let nowhere = NOWHERE.parse().expect("an address");
-    format!(
-        "static_resources:
-  listeners:
-  - address: {}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
+    let filter = format!(
+        "      - name: envoy.filters.network.http_connection_manager
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: bench
@@ -131,12 +106,11 @@ pub fn envoy(listen: SocketAddr, server: SocketAddr, environment: &str) -> Strin
           - name: envoy.filters.http.router
             typed_config:
               \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-  clusters:
-{}{}",
-        address(listen),
-        cluster("variant", server),
-        cluster("base", nowhere)
-    )
+"
+    );
+    let clusters =
+        [("variant", server), ("base", nowhere)].map(|(name, at)| configuration::envoy_cluster(name, at));
+    configuration::envoy(listen, &filter, &clusters.concat())
 }
 
 /// A service of picop's route file.

@@ -4,9 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
-use crate::Result;
+use anyhow::{Context as _, Result};
 
 /// Where distributions keep servers that are not for everybody's `PATH`.
 const ELSEWHERE: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -22,6 +20,9 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// The path of a program that [`present_or_skip`] has seen.
+///
+/// # Errors
+/// When it is not installed.
 pub fn path(program: &str) -> Result<PathBuf> {
     find(program).with_context(|| format!("{program} is not installed"))
 }
@@ -35,7 +36,10 @@ fn postgresql_dirs() -> Vec<PathBuf> {
     dirs.into_iter().map(|dir| dir.join("bin")).collect()
 }
 
-/// For [`require!`](crate::programs::require): whether all are installed. Says which are not, on a desk.
+/// For [`require!`](crate::require): whether all are installed. Says which are not, on a desk.
+///
+/// # Panics
+/// When one is missing and `PICOP_REQUIRE_PRIVILEGE=1` says that none must be.
 pub fn present_or_skip(test: &str, programs: &[&str]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|program| find(program).is_none()).copied().collect();
     if missing.is_empty() {
@@ -52,15 +56,16 @@ pub fn present_or_skip(test: &str, programs: &[&str]) -> bool {
 
 /// Returns from the test, saying so, without privilege or one of these programs; panics instead when
 /// `PICOP_REQUIRE_PRIVILEGE=1`.
+#[macro_export]
 macro_rules! require {
     ($($program:literal),+) => {
-        testbed::require_privilege!(Ok(()));
+        $crate::require_privilege!(Ok(()));
         if !$crate::programs::present_or_skip(module_path!(), &[$($program),+]) {
             return Ok(());
         }
     };
 }
-pub(crate) use require;
+pub use require;
 
 #[test]
 fn an_installed_program_is_found_and_no_other() {
