@@ -46,7 +46,7 @@ fn certificate(dir: &Path, issuer: &CertifiedIssuer<'static, KeyPair>, name: &st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn they_are_let_in_by_every_kind_of_connection_and_no_other_is() -> Result {
+async fn they_are_let_in_by_every_kind_of_connection_on_mysql() -> Result {
     const DENIED: [&str; 2] = ["refuses the user", "Access denied"];
     const CERTIFICATE: [&str; 2] = ["certificate is not accepted", "ssl-ca"];
     let Some(engine) = Engine::here_or_skip(Kind::MySql, module_path!()) else { return Ok(()) };
