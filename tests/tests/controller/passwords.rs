@@ -88,7 +88,5 @@ async fn they_are_let_in_by_every_kind_of_connection_on_mysql() -> Result {
     refuses(tcp("app:secret", &verified(&unknown)), CERTIFICATE).await?;
     refuses(tcp("app:secret", "?ssl-mode=verify_identity"), CERTIFICATE).await?;
     let elsewhere = server.url_of("root", "").replace("/picop?", "/none?");
-    refuses(elsewhere, ["no such database", "CREATE DATABASE"]).await?;
-    server.kill().await?;
-    refuses(tcp("app:secret", ""), ["cannot reach the database", "Connection refused"]).await
+    refuses(elsewhere, ["no such database", "CREATE DATABASE"]).await
 }
