@@ -1,7 +1,7 @@
 //! The command line of the gateway and of the programs for a terminal.
 //!
 //! `gateway tcp`, `gateway proxy` and `curl` take the flags of PiCoP's reference programs, by the same names and with the same
-//! defaults, so that they can stand in for those.
+//! defaults, so that they can stand in for those. Only `curl` posts a body where no method is named, as curl does.
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
