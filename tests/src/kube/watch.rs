@@ -45,7 +45,10 @@ impl Watch {
         loop {
             newest.borrow_and_update();
             let faults = shared.faults();
-            let events = shared.store().since(self.kind, self.from);
+            let (events, seen) = {
+                let store = shared.store();
+                (store.since(self.kind, self.from), store.version())
+            };
             let Ok(events) = events else {
                 let gone = status(410, "Expired", &format!("too old resource version: {}", self.from));
                 lines.send(Ok(line(&json!({"type": "ERROR", "object": gone})))).await.ok();
@@ -68,11 +71,12 @@ impl Watch {
                     return;
                 }
             }
+            // What the next bookmark says: not what is there by then, of which something may not have been sent.
+            self.from = self.from.max(seen);
             tokio::select! {
                 changed = newest.changed() => if changed.is_err() { return },
                 () = sleep_until(bookmark), if self.bookmarks => {
                     bookmark = Instant::now() + shared.bookmark_every;
-                    self.from = self.from.max(shared.store().version());
                     if lines.send(Ok(self.bookmark())).await.is_err() {
                         return;
                     }
