@@ -2,7 +2,7 @@
 
 use super::cpio::Archive;
 use super::kernel::Kernel;
-use super::qemu::VERDICT;
+use super::qemu::{BOOTED, VERDICT};
 use super::{Payload, modules};
 use crate::{exec, workspace};
 use anyhow::{Context, Result};
@@ -68,7 +68,7 @@ export PICOP_BIN=/usr/bin/picop PICOP_HOP_BIN=/usr/bin/hop PICOP_REQUIRE_PRIVILE
 cd /test
 # The firmware's last words end without a newline.
 echo
-echo "kernel $(uname -r)"
+echo "{BOOTED} $(uname -r)"
 ./run --test-threads=2 {arguments}
 echo "{VERDICT} $?"
 poweroff -f
