@@ -7,13 +7,14 @@
 mod answer;
 mod client;
 mod environment;
-mod exclusive;
 mod forward;
 mod headers;
 pub mod hosts;
 mod limits;
+mod plain;
 mod pool;
 mod progress;
+mod repeat;
 mod serve;
 pub mod tls;
 mod tunnel;

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::Semaphore,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFuture},
+    task::TaskTracker,
+};
 
 use super::{GatewayError, metrics::Metrics, stream::prepare, workers::Workers};
 use crate::listen::{EVERYWHERE, bind};
@@ -28,6 +31,8 @@ const REST: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, Default)]
 pub struct Life {
     stopping: CancellationToken,
+    /// The same to be asked in passing, without the token's lock, which all threads would share.
+    is_stopping: Arc<AtomicBool>,
     ended: CancellationToken,
     tasks: TaskTracker,
     connections: Arc<AtomicUsize>,
@@ -53,8 +58,13 @@ impl Life {
     }
 
     /// Completes when nothing new is to begin.
-    pub async fn stopping(&self) {
-        self.stopping.cancelled().await;
+    pub fn stopping(&self) -> WaitForCancellationFuture<'_> {
+        self.stopping.cancelled()
+    }
+
+    /// Whether nothing new is to begin. Whoever waits for [`Self::stopping`] is woken after this says so.
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// Completes when whatever still runs is to break off.
@@ -75,6 +85,7 @@ impl Life {
     /// Lets nothing new begin, and what runs come to its end for so long; then breaks it off. The number of connections broken
     /// off.
     pub async fn drain(&self, patience: Duration) -> usize {
+        self.is_stopping.store(true, Ordering::Release);
         self.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(patience, self.tasks.wait()).await.is_ok() {
@@ -143,11 +154,13 @@ where
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let serving = serve(stream, peer);
                 let connections = Arc::clone(&life.connections);
-                life.spawn(async move {
+                // As `Life::spawn`, without a wrapper that every turn of the connection would go through.
+                let token = life.tasks.token();
+                tokio::spawn(async move {
                     connections.fetch_add(1, Ordering::Relaxed);
                     serving.await;
                     connections.fetch_sub(1, Ordering::Relaxed);
-                    drop(place);
+                    drop((place, token));
                 });
             }
             Err(error) => {

@@ -6,7 +6,6 @@
 mod serve;
 
 use std::{
-    hash::Hash,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -44,7 +43,8 @@ pub struct Metrics {
     response_bytes: IntCounterVec,
     took: Histogram,
     upstream: IntCounterVec,
-    known: RwLock<HashMap<RequestKey, Arc<RequestCounters>>>,
+    /// By environment: few kinds of requests go to one.
+    known: RwLock<HashMap<Option<EnvId>, Vec<RequestCounters>>>,
 }
 
 /// A connection that has ended.
@@ -62,7 +62,7 @@ pub struct Connection<'a> {
 /// A request whose answer has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    pub environment: Option<&'a EnvId>,
+    pub environment: &'a Option<EnvId>,
     pub env_source: &'static str,
     /// None without an answer.
     pub status: Option<u16>,
@@ -73,10 +73,9 @@ pub struct Request<'a> {
     pub took: Duration,
 }
 
-/// What requests are counted by.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RequestKey {
-    environment: Option<EnvId>,
+/// What requests of an environment are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
     env_source: &'static str,
     status: Option<u16>,
     outcome: &'static str,
@@ -84,10 +83,21 @@ struct RequestKey {
 
 #[derive(Debug)]
 struct RequestCounters {
+    kind: Kind,
     requests: IntCounter,
     bytes: IntCounter,
     /// Over connections that were new, and that were kept.
     upstream: [IntCounter; 2],
+}
+
+impl RequestCounters {
+    fn count(&self, request: &Request<'_>) {
+        self.requests.inc();
+        self.bytes.inc_by(request.down);
+        if request.status.is_some() {
+            self.upstream[usize::from(request.reused)].inc();
+        }
+    }
 }
 
 /// A client's connection, counted as open until this is dropped.
@@ -192,35 +202,43 @@ impl Metrics {
 
     /// An answer has ended.
     pub fn answered(&self, request: &Request<'_>) {
-        let counters = self.counters(request);
-        counters.requests.inc();
-        counters.bytes.inc_by(request.down);
-        if request.status.is_some() {
-            counters.upstream[usize::from(request.reused)].inc();
+        let Request { environment, env_source, status, outcome, took, .. } = *request;
+        self.took.observe(took.as_secs_f64());
+        let kind = Kind { env_source, status, outcome };
+        // Looked up by four labels at once: requests that have them in common are many.
+        let find = |counters: &Vec<RequestCounters>| {
+            counters.iter().find(|counters| counters.kind == kind).map(|counters| counters.count(request))
+        };
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        if known.get(environment).and_then(find).is_some() {
+            return;
         }
-        self.took.observe(request.took.as_secs_f64());
+        drop(known);
+        let counters = self.counters(environment.as_ref(), kind);
+        counters.count(request);
+        // Of environments that are counted by no name of theirs there is no end.
+        if environment
+            .as_ref()
+            .is_none_or(|environment| *self.name(Some(environment)) == *environment.as_str())
+        {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            let known = known.entry(environment.clone()).or_default();
+            // Another may have been faster.
+            if known.iter().all(|known| known.kind != kind) {
+                known.push(counters);
+            }
+        }
     }
 
-    /// Looked up by four labels at once: requests that have them in common are many.
-    fn counters(&self, request: &Request<'_>) -> Arc<RequestCounters> {
-        let Request { environment, env_source, status, outcome, .. } = *request;
-        let key = RequestKey { environment: environment.cloned(), env_source, status, outcome };
-        if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            return Arc::clone(known);
-        }
+    fn counters(&self, environment: Option<&EnvId>, kind: Kind) -> RequestCounters {
         let name = self.name(environment);
-        let code = status.unwrap_or(0).to_string();
-        let counters = Arc::new(RequestCounters {
-            requests: self.requests.with_label_values(&[&*name, env_source, &code, outcome]),
+        let code = kind.status.unwrap_or(0).to_string();
+        RequestCounters {
+            kind,
+            requests: self.requests.with_label_values(&[&*name, kind.env_source, &code, kind.outcome]),
             bytes: self.response_bytes.with_label_values(&[&*name]),
             upstream: ["new", "kept"].map(|how| self.upstream.with_label_values(&[&*name, how])),
-        });
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Of environments that are counted by no name of theirs there is no end.
-        if environment.is_none_or(|environment| *name == *environment.as_str()) {
-            known.insert(key, Arc::clone(&counters));
         }
-        counters
     }
 
     fn name(&self, environment: Option<&EnvId>) -> Arc<str> {

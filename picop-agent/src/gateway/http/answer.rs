@@ -32,14 +32,13 @@ use crate::{
 const REST: Duration = Duration::from_secs(5);
 
 /// The access line of a request: exactly one, when its answer has ended.
-#[derive(Debug)]
 pub struct RequestLine {
     pub metrics: Arc<Metrics>,
     /// Whose it is; idle from here on, if it has no other.
     pub under_way: UnderWay,
     pub since: Instant,
     pub method: Method,
-    pub host: String,
+    pub host: Option<HeaderValue>,
     /// With its query, which is not told.
     pub path: Option<PathAndQuery>,
     pub environment: Option<EnvId>,
@@ -55,13 +54,20 @@ pub struct RequestLine {
     pub error: Option<String>,
     /// Its place among the requests at once.
     pub place: Option<OwnedSemaphorePermit>,
+    /// The connection that the answer comes from. Dropped with this if the client does not want all of it: what is left of the answer is
+    /// nobody's.
+    pub lent: Option<Lent>,
+    /// When the answer had ended.
+    pub ended: Option<Instant>,
 }
 
 impl Drop for RequestLine {
     fn drop(&mut self) {
-        let took = self.since.elapsed();
+        let now = self.ended.unwrap_or_else(Instant::now);
+        self.under_way.ended_at(now);
+        let took = now.saturating_duration_since(self.since);
         self.metrics.answered(&metrics::Request {
-            environment: self.environment.as_ref(),
+            environment: &self.environment,
             env_source: self.env_source.as_str(),
             status: self.status.map(|status| status.as_u16()),
             outcome: self.outcome,
@@ -73,7 +79,7 @@ impl Drop for RequestLine {
             target: "access",
             client = %self.under_way.client().address,
             method = self.method.as_str(),
-            host = self.host,
+            host = text(self.host.as_ref()),
             path = self.path.as_ref().map_or("/", PathAndQuery::path),
             environment = self.environment.as_ref().map(EnvId::as_str),
             env_source = self.env_source.as_str(),
@@ -87,28 +93,32 @@ impl Drop for RequestLine {
     }
 }
 
+/// A host as text; empty if there is none, or it is not.
+pub fn text(host: Option<&HeaderValue>) -> &str {
+    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
 /// A connection that an answer comes from, and where it is kept afterwards.
 pub struct Lent {
     /// None if it is not to be used again.
     pub pool: Option<Arc<Pool>>,
-    pub shelf: Shelf,
     pub sender: Sender,
 }
 
 impl Lent {
-    /// Gives it back. The answer has ended for the client, and does for the connection in a moment.
-    fn give_back(self) {
-        let Self { pool, shelf, mut sender } = self;
+    /// Gives it back, `now`. The answer has ended for the client, and does for the connection in a moment.
+    fn give_back(self, environment: Shelf, now: Instant) {
+        let Self { pool, mut sender } = self;
         let Some(pool) = pool else { return };
         match sender {
             // It was never taken away.
-            Sender::Two(..) => {}
-            Sender::One(..) if sender.is_ready() => pool.keep(shelf, sender),
-            Sender::One(..) => {
+            Sender::Two { .. } => {}
+            Sender::One { .. } if sender.is_ready(now) => pool.keep(environment, sender, now),
+            Sender::One { .. } => {
                 tokio::spawn(async move {
                     // A server that has answered need not read what is left of the request, and its client is not to wait for that.
                     if timeout(REST, sender.is_free()).await.is_ok_and(|is_free| is_free) {
-                        pool.keep(shelf, sender);
+                        pool.keep(environment, sender, Instant::now());
                     }
                 });
             }
@@ -119,10 +129,7 @@ impl Lent {
 /// The body of an answer.
 pub struct AnswerBody {
     content: Content,
-    /// Whoever carries a connection on after its answer has it.
     line: Option<Box<RequestLine>>,
-    /// Dropped with the body if the client does not want all of it: what is left of the answer is nobody's.
-    lent: Option<Lent>,
 }
 
 enum Content {
@@ -134,9 +141,9 @@ enum Content {
 pub type Answer = Response<AnswerBody>;
 
 /// A server's answer.
-pub fn of_server(answer: Response<Incoming>, line: Box<RequestLine>, lent: Lent) -> Answer {
+pub fn of_server(answer: Response<Incoming>, line: Box<RequestLine>) -> Answer {
     answer.map(|body| {
-        let mut body = AnswerBody { content: Content::Server(body), line: Some(line), lent: Some(lent) };
+        let mut body = AnswerBody { content: Content::Server(body), line: Some(line) };
         // Nobody asks a body without bytes for any.
         if body.is_end_stream() {
             body.end();
@@ -150,7 +157,7 @@ pub fn own(status: StatusCode, words: &str, mut line: Box<RequestLine>) -> Answe
     line.status = Some(status);
     let text = if words.is_empty() { Bytes::new() } else { format!("picop gateway: {words}\n").into() };
     line.outcome = "failed";
-    let body = AnswerBody { content: Content::Own(Some(text)), line: Some(line), lent: None };
+    let body = AnswerBody { content: Content::Own(Some(text)), line: Some(line) };
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -160,17 +167,18 @@ pub fn own(status: StatusCode, words: &str, mut line: Box<RequestLine>) -> Answe
 
 /// An answer without a body, after which the connection is somebody else's.
 pub fn switching(answer: Response<()>) -> Answer {
-    answer.map(|()| AnswerBody { content: Content::Own(None), line: None, lent: None })
+    answer.map(|()| AnswerBody { content: Content::Own(None), line: None })
 }
 
 impl AnswerBody {
     /// The answer has ended, all of it.
     fn end(&mut self) {
-        if let Some(line) = &mut self.line {
-            line.outcome = "ok";
-        }
-        if let Some(lent) = self.lent.take() {
-            lent.give_back();
+        let Some(line) = &mut self.line else { return };
+        let now = Instant::now();
+        line.outcome = "ok";
+        line.ended = Some(now);
+        if let Some(lent) = line.lent.take() {
+            lent.give_back(line.environment.clone(), now);
         }
     }
 }
@@ -183,12 +191,8 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self { content, lent, .. } = &mut *self;
-        let frame = match content {
-            Content::Server(body) => ready!(match lent {
-                Some(lent) => lent.sender.poll_frame(body, cx),
-                None => Pin::new(body).poll_frame(cx),
-            }),
+        let frame = match &mut self.content {
+            Content::Server(body) => ready!(Pin::new(body).poll_frame(cx)),
             Content::Own(text) => {
                 return Poll::Ready(text.take().filter(|text| !text.is_empty()).map(Frame::data).map(Ok));
             }

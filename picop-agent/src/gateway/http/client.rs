@@ -1,11 +1,13 @@
 //! A client's connection: who it is, and whether it has requests under way.
 
 use std::{
+    fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use bytes::Bytes;
 use hyper::{Version, header::HeaderValue};
 use tokio_util::task::TaskTracker;
 
@@ -45,7 +47,10 @@ pub enum Activity {
 impl Client {
     /// One that has nothing but its connection.
     pub fn new(address: SocketAddr, is_tls: bool) -> Self {
-        let told = HeaderValue::from_str(&address.ip().to_string()).expect("an address is visible ASCII");
+        // Room for any address.
+        let mut told = String::with_capacity(48);
+        write!(told, "{}", address.ip()).expect("there is room");
+        let told = HeaderValue::from_maybe_shared(Bytes::from(told)).expect("an address is visible ASCII");
         let activity = Mutex::new(Activity::New { since: Instant::now() });
         Self { address, told, is_tls, tunnels: TaskTracker::new(), activity }
     }
@@ -69,35 +74,45 @@ impl Client {
             Activity::Http2 => Activity::Http2,
         };
         drop(activity);
-        UnderWay(Arc::clone(self))
+        UnderWay { client: Arc::clone(self), ended: None }
     }
 }
 
 /// Part of a request, under way until this is dropped.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Client>);
+pub struct UnderWay {
+    client: Arc<Client>,
+    ended: Option<Instant>,
+}
 
 impl UnderWay {
     /// Who asks.
-    pub fn client(&self) -> &Client {
-        &self.0
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Says when it ended, for whoever has looked at the clock.
+    pub fn ended_at(&mut self, now: Instant) {
+        self.ended = Some(now);
     }
 }
 
 impl Clone for UnderWay {
     fn clone(&self) -> Self {
-        if let Activity::Busy(parts) = &mut *self.0.locked() {
+        if let Activity::Busy(parts) = &mut *self.client.locked() {
             *parts += 1;
         }
-        Self(Arc::clone(&self.0))
+        Self { client: Arc::clone(&self.client), ended: None }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut activity = self.0.locked();
+        let mut activity = self.client.locked();
         match *activity {
-            Activity::Busy(1) => *activity = Activity::Idle { since: Instant::now() },
+            Activity::Busy(1) => {
+                *activity = Activity::Idle { since: self.ended.unwrap_or_else(Instant::now) };
+            }
             Activity::Busy(parts) => *activity = Activity::Busy(parts - 1),
             Activity::New { .. } | Activity::Idle { .. } | Activity::Http2 => {}
         }

@@ -5,7 +5,7 @@ use hyper::{
     header::{COOKIE, HeaderName, HeaderValue},
 };
 
-use super::hosts::HostPattern;
+use super::hosts::{Host, HostPattern};
 use crate::protocol::{EnvId, baggage};
 
 const BAGGAGE: &str = "baggage";
@@ -53,8 +53,9 @@ impl Source {
 
 impl Finder {
     /// The environment of a request to `host` with these headers. What stands in a place and is no name counts as not there.
-    pub fn find(&self, host: &str, headers: &HeaderMap) -> (Option<EnvId>, Source) {
-        if let Some(env) = self.hosts.iter().find_map(|pattern| pattern.environment(host)) {
+    pub fn find(&self, host: Option<Host<'_>>, headers: &HeaderMap) -> (Option<EnvId>, Source) {
+        let of_host = |host| self.hosts.iter().find_map(|pattern| pattern.environment(host));
+        if let Some(env) = host.and_then(of_host) {
             return (Some(env), Source::Host);
         }
         if let Some(env) = self.in_header(headers) {

@@ -8,6 +8,8 @@ use hyper::{
     },
 };
 
+use super::hosts::Host;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -26,130 +28,149 @@ const OF_ONE_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let lines = headers.get_all(name).iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+/// What a message has that asks for more than to be passed on. Most have nothing of it, and one look through the few names of a message is
+/// less than a search for each of these.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "names, each of which is there or not")]
+pub struct Special {
+    /// Anything of [`OF_ONE_HOP`].
+    of_one_hop: bool,
+    connection: bool,
+    transfer_encoding: bool,
+    te: bool,
+    expect: bool,
+    forwarded_for: bool,
+    /// Lines of cookies.
+    cookies: usize,
+    hosts: usize,
 }
 
-/// The protocol that a request asks to go on with, or an answer goes on with. Not HTTP/2: requests of other environments could
-/// follow, and nobody would see it.
-pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let is_asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-    let is_http = tokens(headers, &UPGRADE)
-        .any(|token| token.eq_ignore_ascii_case(b"h2c") || token.to_ascii_lowercase().starts_with(b"http"));
-    (is_asked && !is_http).then(|| headers.get(UPGRADE).cloned())?
-}
+impl Special {
+    /// Looks.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut has = Self::default();
+        // A name comes with each of its lines.
+        for name in headers.iter().map(|(name, _)| name.as_str()) {
+            match name {
+                "host" => has.hosts += 1,
+                "cookie" => has.cookies += 1,
+                "expect" => has.expect = true,
+                "x-forwarded-for" => has.forwarded_for = true,
+                "connection" => (has.connection, has.of_one_hop) = (true, true),
+                "transfer-encoding" => (has.transfer_encoding, has.of_one_hop) = (true, true),
+                "te" => (has.te, has.of_one_hop) = (true, true),
+                "upgrade"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization" => has.of_one_hop = true,
+                _ => {}
+            }
+        }
+        has
+    }
 
-/// Whether a body comes as more than chunks: compressed for this hop, say, which nobody could tell behind it.
-pub fn is_coded(headers: &HeaderMap) -> bool {
-    tokens(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
-}
+    /// The protocol that a request asks to go on with, or an answer goes on with. Not HTTP/2: requests of other environments could
+    /// follow, and nobody would see it.
+    pub fn upgrade(self, headers: &HeaderMap) -> Option<HeaderValue> {
+        if !self.connection {
+            return None;
+        }
+        let is_asked = tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+        let is_http = tokens(headers, &UPGRADE).any(|token| {
+            token.eq_ignore_ascii_case(b"h2c") || token.to_ascii_lowercase().starts_with(b"http")
+        });
+        (is_asked && !is_http).then(|| headers.get(UPGRADE).cloned())?
+    }
 
-/// What is wrong with the host of a request of HTTP/1.1, which must not go further then (RFC 9112, 3.2): another server might
-/// take another one of two for the host that counts.
-pub fn wrong_host(headers: &HeaderMap, is_needed: bool) -> Option<&'static str> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) => is_needed.then_some("the request has no Host"),
-        (Some(_), Some(_)) => Some("the request has more than one Host"),
-        (Some(host), None) => {
-            (!host.as_bytes().iter().all(|byte| is_of_host(*byte))).then_some("the Host is none")
+    /// Whether a body comes as more than chunks: compressed for this hop, say, which nobody could tell behind it.
+    pub fn is_coded(self, headers: &HeaderMap) -> bool {
+        self.transfer_encoding
+            && tokens(headers, &TRANSFER_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"chunked"))
+    }
+
+    /// What is wrong with the host of a request, which must not go further then (RFC 9112, 3.2): another server might take another one
+    /// of two for the host that counts. HTTP/1.1 needs one.
+    pub fn wrong_host(self, host: Option<Host<'_>>, is_needed: bool) -> Option<&'static str> {
+        match (self.hosts, host) {
+            (0, _) => is_needed.then_some("the request has no Host"),
+            (1, None) => Some("the Host is none"),
+            (1, Some(_)) => None,
+            (2.., _) => Some("the request has more than one Host"),
+        }
+    }
+
+    /// Removes what is for one hop only.
+    pub fn remove_of_one_hop(self, headers: &mut HeaderMap) {
+        if !self.of_one_hop {
+            return;
+        }
+        // Of a body in chunks, any other length is a lie (RFC 9112, 6.3).
+        if self.transfer_encoding {
+            headers.remove(CONTENT_LENGTH);
+        }
+        let found = headers.keys().filter(|name| OF_ONE_HOP.contains(name)).cloned();
+        // A request must not lose the host that counted here, whatever its client names.
+        let named = tokens(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token).ok())
+            .filter(|name| *name != HOST);
+        for name in found.chain(named).collect::<Vec<_>>() {
+            headers.remove(name);
+        }
+    }
+
+    /// A request's headers as the server is to get them. `host` is what the client asked for.
+    ///
+    /// The server is told the client's address, `client`, behind those it claims for itself; what it claims of host and protocol is
+    /// replaced, since this gateway is the edge.
+    pub fn prepare(
+        self,
+        headers: &mut HeaderMap,
+        client: &HeaderValue,
+        host: Option<HeaderValue>,
+        is_tls: bool,
+    ) {
+        // The one coding that may be asked for on every hop; gRPC does.
+        let trailers = self.te && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+        self.remove_of_one_hop(headers);
+        if self.expect {
+            // It is the gateway that has answered it: 100 is sent as soon as the body is asked for.
+            headers.remove(EXPECT);
+        }
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        if self.cookies > 1 {
+            join_cookies(headers);
+        }
+
+        let chain = if self.forwarded_for {
+            let claimed = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
+            let chain: Vec<_> = claimed.chain([client.as_bytes()]).collect();
+            HeaderValue::from_bytes(&chain.join(&b", "[..])).ok()
+        } else {
+            Some(client.clone())
+        };
+        let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
+        for (name, value) in [(FORWARDED_FOR, chain), (FORWARDED_HOST, host), (FORWARDED_PROTO, Some(proto))]
+        {
+            match value {
+                Some(value) => drop(headers.insert(name, value)),
+                None => drop(headers.remove(name)),
+            }
         }
     }
 }
 
-/// What names and addresses are made of, and ports (RFC 3986, 3.2.2).
-fn is_of_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
-}
-
-/// Removes what is for one hop only.
-pub fn remove_of_one_hop(headers: &mut HeaderMap) {
-    // Of a body in chunks, any other length is a lie (RFC 9112, 6.3).
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-    }
-    // Most messages have nothing of it, and a look through their few names is less than a search for each of these.
-    let found = headers.keys().filter(|name| OF_ONE_HOP.contains(name)).cloned();
-    let named = tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok());
-    for name in found.chain(named).collect::<Vec<_>>() {
-        headers.remove(name);
-    }
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// Asks for an upgrade, or grants one, on this hop as well.
 pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol);
-}
-
-/// A request's headers as the server is to get them. `host` is what the client asked for.
-///
-/// The server is told the client's address, `client`, behind those it claims for itself; what it claims of host and protocol is replaced,
-/// since this gateway is the edge.
-pub fn prepare(headers: &mut HeaderMap, client: &HeaderValue, host: Option<HeaderValue>, is_tls: bool) {
-    let has = Special::of(headers);
-    // The one coding that may be asked for on every hop; gRPC does.
-    let trailers = has.te && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    remove_of_one_hop(headers);
-    if has.expect {
-        // It is the gateway that has answered it: 100 is sent as soon as the body is asked for.
-        headers.remove(EXPECT);
-    }
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    if has.cookies > 1 {
-        join_cookies(headers);
-    }
-
-    let chain = if has.forwarded_for {
-        let claimed = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes);
-        let chain: Vec<_> = claimed.chain([client.as_bytes()]).collect();
-        HeaderValue::from_bytes(&chain.join(&b", "[..])).ok()
-    } else {
-        Some(client.clone())
-    };
-    let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
-    for (name, value) in [(FORWARDED_FOR, chain), (FORWARDED_HOST, host), (FORWARDED_PROTO, Some(proto))] {
-        match value {
-            Some(value) => drop(headers.insert(name, value)),
-            None => drop(headers.remove(name)),
-        }
-    }
-}
-
-/// What asks for more than a look, found by one over all.
-#[derive(Debug, Default)]
-struct Special {
-    te: bool,
-    expect: bool,
-    forwarded_for: bool,
-    /// Lines of cookies.
-    cookies: usize,
-}
-
-impl Special {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut has = Self::default();
-        // A name comes with each of its lines.
-        for (name, _) in headers {
-            has.te |= *name == TE;
-            has.expect |= *name == EXPECT;
-            has.forwarded_for |= *name == FORWARDED_FOR;
-            has.cookies += usize::from(*name == COOKIE);
-        }
-        has
-    }
-}
-
-/// A host as a value of headers: the one that there is already, if it says the same.
-pub fn host_value(headers: &HeaderMap, host: &str) -> Option<HeaderValue> {
-    if host.is_empty() {
-        return None;
-    }
-    let same = headers.get(HOST).filter(|value| value.as_bytes() == host.as_bytes());
-    same.cloned().or_else(|| HeaderValue::from_str(host).ok())
 }
 
 /// HTTP/2 may have a line for each cookie; HTTP/1.1 may not (RFC 9113, 8.2.3).

@@ -55,28 +55,72 @@ impl fmt::Display for HostPattern {
 }
 
 impl HostPattern {
-    /// The environment that a `Host` or `:authority` names, its port apart.
-    pub fn environment(&self, host: &str) -> Option<EnvId> {
-        let host = without_port(host);
-        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(host.to_ascii_lowercase())
-        } else {
-            Cow::Borrowed(host)
-        };
+    /// The environment that a host names, its port apart.
+    pub fn environment(&self, host: Host<'_>) -> Option<EnvId> {
+        let name = host.without_port();
+        let name = if host.has(UPPER) { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) };
         // A name may end in the root's dot.
-        let host = host.strip_suffix('.').unwrap_or(&host);
-        let name = host.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
-        if name.contains('.') {
+        let name = name.strip_suffix(b".").unwrap_or(&name);
+        let name = name.strip_prefix(self.before.as_bytes())?.strip_suffix(self.after.as_bytes())?;
+        if name.contains(&b'.') {
             return None;
         }
-        EnvId::new(name).ok()
+        EnvId::from_bytes(name).ok()
     }
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
+/// What a request names as its host, a `Host` or `:authority`: made of nothing but what names and addresses are made of, and ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    bytes: &'a [u8],
+    /// Of which classes it has bytes.
+    classes: u8,
+}
+
+/// Of bytes, a bit each: it is in no host, it is a capital, it is a colon.
+const STRANGE: u8 = 1;
+const UPPER: u8 = 2;
+const COLON: u8 = 4;
+
+/// One look tells all that is to be known of a byte (RFC 3986, 3.2.2).
+const CLASSES: [u8; 256] = {
+    let mut classes = [STRANGE; 256];
+    let mut byte: u8 = 0;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            classes[byte as usize] = if byte.is_ascii_uppercase() { UPPER } else { 0 };
+        }
+        byte += 1;
+    }
+    let marks = b"-._~%!$&'()*+,;=[]";
+    let mut at = 0;
+    while at < marks.len() {
+        classes[marks[at] as usize] = 0;
+        at += 1;
+    }
+    classes[b':' as usize] = COLON;
+    classes
+};
+
+impl<'a> Host<'a> {
+    /// None if it has what no host has.
+    pub fn of(bytes: &'a [u8]) -> Option<Self> {
+        let classes = bytes.iter().fold(0, |classes, byte| classes | CLASSES[usize::from(*byte)]);
+        (classes & STRANGE == 0).then_some(Self { bytes, classes })
+    }
+
+    fn has(self, class: u8) -> bool {
+        self.classes & class != 0
+    }
+
+    fn without_port(self) -> &'a [u8] {
+        if !self.has(COLON) {
+            return self.bytes;
+        }
+        match self.bytes.iter().rposition(|byte| *byte == b':') {
+            Some(at) if self.bytes[at + 1..].iter().all(u8::is_ascii_digit) => &self.bytes[..at],
+            _ => self.bytes,
+        }
     }
 }
 

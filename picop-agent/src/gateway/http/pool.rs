@@ -28,7 +28,7 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Shelves {
-    /// The longest idle first.
+    /// The longest idle first. One that is empty has a moment: most are not for long.
     kept: HashMap<Shelf, Vec<Kept>>,
     count: usize,
     is_closed: bool,
@@ -56,7 +56,7 @@ impl Pool {
         let kept = shelves.kept.get_mut(environment)?;
         let (mut taken, mut found) = (0, None);
         while let Some(mut last) = kept.pop() {
-            if now.saturating_duration_since(last.since) > self.idle || !last.sender.is_alive() {
+            if now.saturating_duration_since(last.since) > self.idle || !last.sender.is_ready(now) {
                 taken += 1;
                 continue;
             }
@@ -70,31 +70,31 @@ impl Pool {
             }
             break;
         }
-        if kept.is_empty() {
-            shelves.kept.remove(environment);
-        }
         shelves.count -= taken;
         found
     }
 
-    /// Keeps a connection that is idle. If there are too many, the one that has been idle longest goes.
-    pub fn keep(&self, environment: Shelf, sender: Sender) {
+    /// Keeps a connection that is idle `since` now. If there are too many, the one that has been idle longest goes.
+    pub fn keep(&self, environment: Shelf, sender: Sender, since: Instant) {
         let mut shelves = self.shelves();
-        if shelves.is_closed || self.size == 0 || !sender.is_ready() {
+        if shelves.is_closed || self.size == 0 || !sender.is_ready(since) {
             return;
         }
         if shelves.count >= self.size {
             shelves.remove_oldest();
         }
-        shelves.kept.entry(environment).or_default().push(Kept { sender, since: Instant::now() });
+        shelves.kept.entry(environment).or_default().push(Kept { sender, since });
         shelves.count += 1;
     }
 
     /// Closes those that have been idle too long, and forgets those that the server has closed.
     pub fn sweep(&self) {
+        let now = Instant::now();
         let mut shelves = self.shelves();
         shelves.kept.retain(|_, kept| {
-            kept.retain_mut(|one| one.sender.is_alive() && one.since.elapsed() <= self.idle);
+            kept.retain(|one| {
+                one.sender.is_ready(now) && now.saturating_duration_since(one.since) <= self.idle
+            });
             !kept.is_empty()
         });
         shelves.count = shelves.kept.values().map(Vec::len).sum();
@@ -127,9 +127,6 @@ impl Shelves {
         if let Some(kept) = self.kept.get_mut(&environment) {
             kept.remove(0);
             self.count -= 1;
-            if kept.is_empty() {
-                self.kept.remove(&environment);
-            }
         }
     }
 }

@@ -16,8 +16,6 @@ use super::client::UnderWay;
 
 /// Of a body that does not come to its end. So many frames no body has.
 const BROKEN: u64 = u64::MAX;
-/// Of one that has come to its end.
-const ENDED: u64 = u64::MAX - 1;
 
 /// How many frames have gone. A clone counts the same.
 #[derive(Clone, Debug, Default)]
@@ -27,11 +25,6 @@ impl Progress {
     /// The count so far.
     pub fn frames(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-
-    /// Whether nothing more will come.
-    pub fn is_over(&self) -> bool {
-        self.frames() >= ENDED
     }
 
     /// Whether the client has broken the body off, or has sent something else.
@@ -66,10 +59,6 @@ impl Body for Watched {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Err(_))) => self.progress.0.store(BROKEN, Ordering::Relaxed),
-            // Nobody asks once more where the length is known.
-            Poll::Ready(frame) if frame.is_none() || self.body.is_end_stream() => {
-                self.progress.0.store(ENDED, Ordering::Relaxed);
-            }
             Poll::Ready(_) => drop(self.progress.0.fetch_add(1, Ordering::Relaxed)),
             Poll::Pending => {}
         }

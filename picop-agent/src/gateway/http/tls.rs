@@ -20,6 +20,9 @@ use tokio_rustls::{
 
 use crate::telemetry::chain;
 
+/// HTTP/1.1 among the protocols that client and server agree on in TLS (RFC 7301).
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
 /// How often the files are looked at: directories of Kubernetes secrets are swapped as a whole, which not every watch notices.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -151,7 +154,7 @@ fn load(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .map_err(pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), ALPN_HTTP1.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -1,40 +1,36 @@
 //! Connections that went on with another protocol: websockets, and whatever else both sides agreed on.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use hyper::{Response, body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
-use tokio_util::task::TaskTracker;
+use tokio::io::copy_bidirectional;
 
-use super::{
-    answer::{Answer, RequestLine, switching},
-    exclusive::Exclusive,
-};
+use super::answer::{Answer, RequestLine, switching};
 use crate::gateway::Life;
 
 /// Passes the server's 101 on, and then carries bytes both ways until both have ended, as one of a client's `tunnels`.
 pub fn tunnel(
     answer: Response<Incoming>,
     client: OnUpgrade,
-    server: Box<Exclusive>,
     access: Box<RequestLine>,
     life: &Life,
-    tunnels: &TaskTracker,
 ) -> Answer {
     // It has no body.
-    let answer = answer.map(drop);
+    let mut answer = answer.map(drop);
+    let server = hyper::upgrade::on(&mut answer);
     let carrying = life.clone();
-    tunnels.spawn(async move {
+    let client_of = Arc::clone(access.under_way.client());
+    client_of.tunnels.spawn(async move {
         // All of it, to be dropped here.
         let mut access = access;
+        let lent = access.lent.take();
         let both = async {
-            let (client, server) = tokio::join!(client, server.into_other_protocol());
-            let mut client = TokioIo::new(client.map_err(io::Error::other)?);
-            let (mut server, first) = server.ok_or(io::ErrorKind::UnexpectedEof)?;
-            client.write_all(&first).await?;
-            let (up, down) = copy_bidirectional(&mut client, &mut server).await?;
-            io::Result::Ok((up, down + u64::try_from(first.len()).unwrap_or(u64::MAX)))
+            let both = tokio::try_join!(client, server).map_err(io::Error::other);
+            // Nothing of HTTP is left there.
+            drop(lent);
+            let (client, server) = both?;
+            copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await
         };
         tokio::select! {
             carried = both => match carried {

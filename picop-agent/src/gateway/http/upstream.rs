@@ -2,21 +2,20 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures_util::future;
 use http_body_util::{Either, Empty};
 use hyper::{
     Request, Response,
-    body::{Body as _, Frame, Incoming},
-    client::conn::{TrySendError, http2},
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::task::AbortHandle;
 
-use super::{exclusive::Exclusive, pool::Shelf, progress::Watched};
+use super::{pool::Shelf, progress::Watched};
 use crate::{
     gateway::stream::{OpenError, open},
     protocol,
@@ -28,16 +27,27 @@ pub type Asking = Request<AskingBody>;
 pub type AskingBody = Either<Watched, Empty<Bytes>>;
 /// There is no answer.
 pub type Failed = TrySendError<Asking>;
+/// It is on its way.
+pub type Sending = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Failed>> + Send>>;
 
 /// How often a server that speaks HTTP/2 is asked whether it is still there.
 const PING: Duration = Duration::from_secs(20);
 
 /// A connection's end to send at, and until when requests may begin there.
 pub enum Sender {
-    /// One request at a time.
-    One(Box<Exclusive>, Instant),
+    /// One request at a time. Its connection ends with it, whatever goes on there.
+    One { sender: http1::SendRequest<AskingBody>, until: Instant, _ends: Task },
     /// Many.
-    Two(http2::SendRequest<AskingBody>, Instant),
+    Two { sender: http2::SendRequest<AskingBody>, until: Instant },
+}
+
+/// What ends with this.
+pub struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// There is no connection.
@@ -63,93 +73,56 @@ impl Sender {
         let context = shelf.as_ref().map(protocol::Context::for_env);
         let stream =
             open(destination, context.as_ref().map_or(&[][..], protocol::Context::wire), patience).await?;
+        let io = TokioIo::new(stream);
         let until = Instant::now() + age;
+        // The end of a connection shows in its answers, and in `is_ready`.
         if is_http2 {
-            let io = TokioIo::new(stream);
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING)
                 .handshake(io)
                 .await
                 .map_err(ConnectError::Handshake)?;
-            // Its end shows in its answers, and in `is_ready`.
             tokio::spawn(async move { drop(connection.await) });
-            return Ok(Self::Two(sender, until));
+            return Ok(Self::Two { sender, until });
         }
-        let exclusive = Exclusive::begin(stream).await.map_err(ConnectError::Handshake)?;
-        Ok(Self::One(Box::new(exclusive), until))
+        let (sender, connection) = http1::handshake(io).await.map_err(ConnectError::Handshake)?;
+        let task = tokio::spawn(async move { drop(connection.with_upgrades().await) });
+        Ok(Self::One { sender, until, _ends: Task(task.abort_handle()) })
     }
 
-    /// Whether a request can be sent at once, as far as is known. Where the connection leads was decided when it was made, and
-    /// it must not lead there for ever.
-    pub fn is_ready(&self) -> bool {
+    /// Whether a request can be sent at once, as far as is known `now`. Where the connection leads was decided when it was made,
+    /// and it must not lead there for ever.
+    pub fn is_ready(&self, now: Instant) -> bool {
         let (is_open, until) = match self {
-            Self::One(exclusive, until) => (exclusive.is_ready(), until),
-            Self::Two(sender, until) => (!sender.is_closed(), until),
+            Self::One { sender, until, .. } => (sender.is_ready(), until),
+            Self::Two { sender, until } => (!sender.is_closed(), until),
         };
-        is_open && Instant::now() < *until
-    }
-
-    /// The same, after a look at what the server has done to an idle connection.
-    pub fn is_alive(&mut self) -> bool {
-        match self {
-            Self::One(exclusive, _) => exclusive.is_alive() && self.is_ready(),
-            Self::Two(..) => self.is_ready(),
-        }
-    }
-
-    /// Has it carry a request on whose answer has begun.
-    pub fn go_on_alone(&mut self) {
-        if let Self::One(exclusive, _) = self {
-            exclusive.go_on_alone();
-        }
+        is_open && now < *until
     }
 
     /// Another end of the same connection, if it can have many.
     pub fn share(&self) -> Option<Self> {
         match self {
-            Self::One(..) => None,
-            Self::Two(sender, until) => Some(Self::Two(sender.clone(), *until)),
+            Self::One { .. } => None,
+            Self::Two { sender, until } => Some(Self::Two { sender: sender.clone(), until: *until }),
         }
     }
 
     /// Returns when the answer to the last request was read and another request can be sent; false if there can be none.
     pub async fn is_free(&mut self) -> bool {
         match self {
-            Self::One(exclusive, _) => exclusive.is_free().await,
-            Self::Two(sender, _) => sender.ready().await.is_ok(),
+            Self::One { sender, .. } => sender.ready().await.is_ok(),
+            Self::Two { sender, .. } => sender.ready().await.is_ok(),
         }
     }
 
-    /// Takes a request to be sent. What is returned is to be asked for its answer, by `poll_answer` of the same sender; a request
-    /// that was not sent at all comes back with the error.
-    pub fn submit(
-        &mut self,
-        request: Asking,
-    ) -> impl Future<Output = Result<Response<Incoming>, Failed>> + use<> {
+    /// Takes a request to be sent; what is returned, in a box as it has room for a request, gets its answer. A request that was not sent
+    /// at all comes back with the error.
+    pub fn send(&mut self, request: Asking) -> Sending {
         match self {
-            Self::One(exclusive, _) => future::Either::Left(exclusive.submit(request)),
-            Self::Two(sender, _) => future::Either::Right(sender.try_send_request(request)),
-        }
-    }
-
-    /// Whether the answer has begun.
-    pub fn poll_answer<F: Future>(&mut self, answer: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        match self {
-            Self::One(exclusive, _) => exclusive.poll_answer(answer, cx),
-            Self::Two(..) => answer.poll(cx),
-        }
-    }
-
-    /// More of the body of an answer that came from here.
-    pub fn poll_frame(
-        &mut self,
-        body: &mut Incoming,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        match self {
-            Self::One(exclusive, _) => exclusive.poll_frame(body, cx),
-            Self::Two(..) => Pin::new(body).poll_frame(cx),
+            Self::One { sender, .. } => Box::pin(sender.try_send_request(request)),
+            Self::Two { sender, .. } => Box::pin(sender.try_send_request(request)),
         }
     }
 }

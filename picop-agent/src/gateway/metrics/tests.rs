@@ -26,7 +26,8 @@ fn has(metrics: &Metrics, line: &str) {
     assert!(lines.iter().any(|found| found == line), "{line} is not in:\n{}", lines.join("\n"));
 }
 
-fn request(environment: Option<&EnvId>, reused: bool) -> Request<'_> {
+#[expect(clippy::ref_option, reason = "it is what is looked up by")]
+fn request(environment: &Option<EnvId>, reused: bool) -> Request<'_> {
     Request {
         environment,
         env_source: "host",
@@ -53,9 +54,9 @@ fn what_connections_and_requests_are_counted_under() {
         lasted: Duration::from_millis(1),
     });
     for reused in [false, true, true] {
-        metrics.answered(&request(Some(&pr_1), reused));
+        metrics.answered(&request(&Some(pr_1.clone()), reused));
     }
-    metrics.answered(&Request { status: None, outcome: "client_reset", ..request(None, false) });
+    metrics.answered(&Request { status: None, outcome: "client_reset", ..request(&None, false) });
     drop(open);
     for line in [
         "picop_gateway_connections 0",
@@ -79,7 +80,7 @@ fn what_connections_and_requests_are_counted_under() {
 fn environments_that_clients_make_up_have_no_end_and_names_have() {
     let metrics = Metrics::default();
     for number in 0..3000 {
-        metrics.answered(&request(Some(&env(&format!("made-up-{number}"))), false));
+        metrics.answered(&request(&Some(env(&format!("made-up-{number}"))), false));
     }
     let requests = |line: &&String| line.starts_with("picop_gateway_requests_total{");
     assert!(lines(&metrics).iter().filter(requests).count() <= Limits::default().pairs + 1);

@@ -30,7 +30,7 @@ fn host_then_header_then_cookie_then_default() {
         ("example.com", &all[1..], "of-cookie", Source::Cookie),
         ("", &[], "of-gateway", Source::Default),
     ] {
-        let (found, from) = finder.find(host, &headers(lines));
+        let (found, from) = finder.find(Host::of(host.as_bytes()), &headers(lines));
         assert_eq!(
             (found.as_ref().map(EnvId::as_str), from),
             (Some(environment), source),
@@ -41,7 +41,8 @@ fn host_then_header_then_cookie_then_default() {
 
 #[test]
 fn none_at_all() {
-    let found = finder("baggage", None, None).find("example.com", &headers(&[("cookie", "env=pr-1")]));
+    let found =
+        finder("baggage", None, None).find(Host::of(b"example.com"), &headers(&[("cookie", "env=pr-1")]));
     assert_eq!(found, (None, Source::None));
 }
 
@@ -60,10 +61,10 @@ fn values_of_the_header_and_the_cookie() {
         (&own, &[("cookie", "xenv=pr-1; env-x=pr-1; env")], None),
         (&own, &[("cookie", "env=; env=pr-4")], Some("pr-4")),
     ] {
-        let (found, _) = finder.find("example.com", &headers(lines));
+        let (found, _) = finder.find(Host::of(b"example.com"), &headers(lines));
         assert_eq!(found.as_ref().map(EnvId::as_str), environment, "{lines:?}");
     }
     let mut bytes = HeaderMap::new();
     bytes.insert("x-env", HeaderValue::from_bytes(b"\xff\xfe").expect("bytes"));
-    assert_eq!(own.find("", &bytes), (None, Source::None));
+    assert_eq!(own.find(None, &bytes), (None, Source::None));
 }

@@ -12,7 +12,7 @@ const ASKED: HeaderValue = HeaderValue::from_static("pr-1.example.com");
 
 fn prepared(lines: &[(&'static str, &'static str)]) -> Vec<(String, String)> {
     let mut headers = map(lines);
-    prepare(&mut headers, &HeaderValue::from_static("192.0.2.1"), Some(ASKED), true);
+    Special::of(&headers).prepare(&mut headers, &HeaderValue::from_static("192.0.2.1"), Some(ASKED), true);
     let text = |value: &HeaderValue| value.to_str().expect("text").to_owned();
     let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     lines.sort();
@@ -39,6 +39,13 @@ fn what_is_of_one_hop_goes_no_further() {
 }
 
 #[test]
+fn the_host_that_counted_goes_on() {
+    let got = prepared(&[("connection", "Host, close"), ("host", "pr-1.example.com")]);
+    let expected = [("host", "pr-1.example.com"), ("x-forwarded-for", "192.0.2.1")];
+    assert_eq!(got, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+}
+
+#[test]
 fn the_client_is_told() {
     let got =
         prepared(&[("x-forwarded-for", "a"), ("x-forwarded-for", "b"), ("cookie", "c=1"), ("cookie", "d=2")]);
@@ -47,10 +54,10 @@ fn the_client_is_told() {
 
     let mut headers = map(&[("x-forwarded-host", "evil"), ("x-forwarded-proto", "http")]);
     let client = HeaderValue::from_static("127.0.0.1");
-    prepare(&mut headers, &client, Some(ASKED), true);
+    Special::of(&headers).prepare(&mut headers, &client, Some(ASKED), true);
     assert_eq!(headers["x-forwarded-host"], "pr-1.example.com");
     assert_eq!(headers["x-forwarded-proto"], "https");
-    prepare(&mut headers, &client, None, false);
+    Special::of(&headers).prepare(&mut headers, &client, None, false);
     assert!(!headers.contains_key("x-forwarded-host"));
     assert_eq!(headers["x-forwarded-proto"], "http");
 }
@@ -65,7 +72,9 @@ fn upgrades() {
         (&[("connection", "upgrade")], None),
         (&[], None),
     ] {
-        assert_eq!(upgrade(&map(lines)).as_ref().map(|value| value.to_str().expect("text")), protocol);
+        let headers = map(lines);
+        let found = Special::of(&headers).upgrade(&headers);
+        assert_eq!(found.as_ref().map(|value| value.to_str().expect("text")), protocol);
     }
     let mut headers = map(&[("connection", "close")]);
     set_upgrade(&mut headers, HeaderValue::from_static("websocket"));

@@ -19,7 +19,7 @@ fn environments_of_hosts() {
         ("{env}", "localhost:80", Some("localhost")),
     ] {
         let pattern: HostPattern = pattern.parse().expect("a pattern");
-        let found = pattern.environment(host);
+        let found = pattern.environment(Host::of(host.as_bytes()).expect("a host"));
         assert_eq!(found.as_ref().map(EnvId::as_str), environment, "{pattern} {host}");
     }
 }
@@ -32,4 +32,13 @@ fn what_is_no_pattern() {
     for text in ["http://{env}.example.com", "{env}.example.com:80", "{env}.a b", "*.{env}.com"] {
         assert!(matches!(text.parse::<HostPattern>(), Err(HostPatternError::Host { .. })), "{text}");
     }
+}
+
+#[test]
+fn what_is_no_host() {
+    for byte in 0..=u8::MAX {
+        let is_of_host = byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte);
+        assert_eq!(Host::of(&[b'a', byte, b'z']).is_some(), is_of_host, "{}", byte.escape_ascii());
+    }
+    assert!(Host::of(b"").is_some());
 }

@@ -1,8 +1,14 @@
 //! What is kept of connections to the server, and what is not.
 
-use std::sync::atomic::Ordering;
+use std::{
+    io,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Response, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{super::*, scene::*};
@@ -87,6 +93,34 @@ async fn a_connection_that_the_server_has_closed_is_no_failure() {
         assert_eq!((status.as_u16(), &*told), (200, "ok"), "request {number}");
     }
     within(serving).await.expect("no panic");
+}
+
+/// Its connection stays where it is, so nothing but the count ends this.
+#[tokio::test]
+async fn a_server_of_http2_that_resets_every_request_but_one() {
+    let (server, at) = listener().await;
+    let edge = Edge { is_http2: true, ..edge_to(at, &Life::default()) };
+    let (gateway, _edge) = begin(edge, None).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut peer = accept_one(&server).await;
+        expect(&mut peer, &of("a")).await;
+        let service = service_fn(move |_| {
+            let is_first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+            let answer = Response::new(Full::<Bytes>::from("ok"));
+            async move { if is_first { Ok(answer) } else { Err(io::Error::other("no")) } }
+        });
+        let serving = http2::Builder::new(TokioExecutor::new());
+        drop(serving.serve_connection(TokioIo::new(peer), service).await);
+    });
+    let mut client = client(gateway).await;
+    let statuses = [200, 502, 502];
+    for (number, expected) in statuses.into_iter().enumerate() {
+        let (status, words) = ask(&mut client, request("a.preview.localhost", "/", "")).await;
+        assert_eq!(status.as_u16(), expected, "request {number}: {words}");
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 5, "each is sent again once");
 }
 
 #[tokio::test]

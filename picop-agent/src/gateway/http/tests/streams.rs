@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{super::*, scene::*};
-use crate::gateway::testing::{accept as accept_one, connect, expect, listener, of, send, within};
+use crate::gateway::testing::{accept as accept_one, connect, expect, listener, of, rest, send, within};
 
 /// A client may well say all it has before it reads a word, while the server answers all along.
 #[tokio::test]
@@ -115,4 +115,32 @@ async fn both_ways_at_once() {
     send(&mut peer, b"0\r\n\r\n").await;
     assert!(within(down.frame()).await.is_none());
     until(|| edge.pool.count() == 1).await;
+}
+
+/// Of another protocol, either direction may end before the other.
+#[tokio::test]
+async fn a_tunnel_whose_server_ends_first() {
+    let (server, to) = listener().await;
+    let life = Life::default();
+    let (at, _edge) = begin(edge_to(to, &life), None).await;
+    let serving = tokio::spawn(async move {
+        let mut peer = accept_one(&server).await;
+        expect(&mut peer, &of("a")).await;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(within(peer.read_u8()).await.expect("a request"));
+        }
+        send(&mut peer, b"HTTP/1.1 101 .\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nall I say").await;
+        peer.shutdown().await.expect("open");
+        rest(&mut peer).await.0
+    });
+    let mut client = connect(at).await;
+    let head = "GET / HTTP/1.1\r\nHost: a.preview.localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
+    send(&mut client, head.as_bytes()).await;
+    let told = rest(&mut client).await.0;
+    assert!(told.ends_with(b"\r\n\r\nall I say"), "{}", told.escape_ascii());
+    send(&mut client, b"and I go on").await;
+    client.shutdown().await.expect("open");
+    assert_eq!(within(serving).await.expect("no panic"), b"and I go on");
+    until(|| life.connections() == 0).await;
 }

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::{super::*, scene::*};
-use crate::gateway::testing::{accept as accept_one, connect, expect, listener, of, send, within};
+use crate::gateway::testing::{accept as accept_one, connect, expect, listener, of, rest, send, within};
 
 /// What a client that says this is answered, up to these last words.
 async fn answer(at: SocketAddr, request: &str, last: &str) -> String {
@@ -193,4 +193,31 @@ async fn client2_of(at: SocketAddr) -> hyper::client::conn::http2::SendRequest<B
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("a connection");
     tokio::spawn(connection);
     sender
+}
+
+/// What a client speaks shows in its first bytes, however few of them come at once.
+#[tokio::test]
+async fn clients_that_begin_slowly() {
+    let (server, _) = server().await;
+    let (at, _edge) = begin(edge_to(server, &Life::default()), None).await;
+    let slowly = async |bytes: &[u8]| {
+        let mut client = connect(at).await;
+        for byte in bytes {
+            send(&mut client, &[*byte]).await;
+            tokio::task::yield_now().await;
+        }
+        client
+    };
+    for method in ["GET", "PUT", "PRI"] {
+        let head = format!("{method} / HTTP/1.1\r\nHost: a.preview.localhost\r\nConnection: close\r\n\r\n");
+        let mut client = slowly(head.as_bytes()).await;
+        let (answer, _) = rest(&mut client).await;
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{}", answer.escape_ascii());
+    }
+    // And a SETTINGS frame (RFC 9113, 6.5), which the other side answers with one.
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut client = slowly(&[&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat()).await;
+    let mut frame = [0; 9];
+    within(client.read_exact(&mut frame)).await.expect("a frame");
+    assert_eq!(frame[3], 4, "{frame:?}");
 }
