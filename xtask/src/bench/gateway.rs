@@ -62,6 +62,10 @@ pub struct Args {
     /// Measure this build of picop, rather than building one.
     #[arg(long, value_name = "PATH")]
     pub picop: Option<PathBuf>,
+
+    /// And another one beside it, of before a change, say.
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
 }
 
 const ROUNDS: usize = 20;
@@ -71,8 +75,11 @@ const WARM_UP_ROUNDS: usize = 1;
 impl Args {
     /// How much of the suite this is.
     pub fn extent(&self) -> Extent {
-        let whole =
-            self.only.is_empty() && self.how.is_empty() && self.rounds >= ROUNDS && !self.access_lines;
+        let whole = self.before.is_none()
+            && self.only.is_empty()
+            && self.how.is_empty()
+            && self.rounds >= ROUNDS
+            && !self.access_lines;
         match (whole, self.quick) {
             (false, _) => Extent::Part,
             (true, true) => Extent::Quick,
@@ -92,13 +99,23 @@ pub enum Variant {
     NginxAgain,
     Envoy,
     Picop,
+    /// Another build of picop.
+    #[value(skip)]
+    PicopBefore,
     /// A proxy that is hyper and nothing else: what picop's HTTP library costs.
     HyperFloor,
 }
 
 impl Variant {
-    const ALL: [Self; 6] =
-        [Self::None, Self::Nginx, Self::NginxAgain, Self::Envoy, Self::Picop, Self::HyperFloor];
+    const ALL: [Self; 7] = [
+        Self::None,
+        Self::Nginx,
+        Self::NginxAgain,
+        Self::Envoy,
+        Self::Picop,
+        Self::PicopBefore,
+        Self::HyperFloor,
+    ];
 
     /// As in the report.
     pub fn name(self) -> &'static str {
@@ -108,6 +125,7 @@ impl Variant {
             Self::NginxAgain => "nginx-again",
             Self::Envoy => "envoy",
             Self::Picop => "picop",
+            Self::PicopBefore => "picop-before",
             Self::HyperFloor => "hyper-floor",
         }
     }
@@ -118,7 +136,7 @@ impl Variant {
         match self {
             Self::None => how != How::Http2,
             Self::HyperFloor => how == How::KeepAlive,
-            Self::Nginx | Self::NginxAgain | Self::Envoy | Self::Picop => true,
+            Self::Nginx | Self::NginxAgain | Self::Envoy | Self::Picop | Self::PicopBefore => true,
         }
     }
 }
@@ -241,8 +259,11 @@ pub fn run(args: &Args, programs: &Programs) -> Result<Outcome> {
     ensure!(args.rounds >= 2, "a comparison takes two rounds");
     setup::ensure(&[Purpose::Demo])?;
     super::use_programs(programs)?;
-    let wanted =
-        |variant: &Variant| *variant == Variant::Nginx || args.only.is_empty() || args.only.contains(variant);
+    let wanted = |variant: &Variant| match variant {
+        Variant::Nginx => true,
+        Variant::PicopBefore => args.before.is_some(),
+        _ => args.only.is_empty() || args.only.contains(variant),
+    };
     let variants: Vec<_> = Variant::ALL.into_iter().filter(wanted).collect();
     let envoy = variants.contains(&Variant::Envoy).then(|| Program::find(Kind::Envoy)).transpose()?;
     let peers = stage::Peers { nginx: Program::find(Kind::Nginx)?, envoy };
@@ -253,7 +274,7 @@ pub fn run(args: &Args, programs: &Programs) -> Result<Outcome> {
 fn measure(args: &Args, variants: &[Variant], peers: &stage::Peers, descriptors: u64) -> Result<Gateway> {
     let rounds = if args.quick { args.rounds.min(QUICK_ROUNDS) } else { args.rounds };
     exec::announce("gateway: making a cluster, and starting a server and the gateways in it");
-    let mut stage = Stage::build(variants, peers, descriptors, args.access_lines)?;
+    let mut stage = Stage::build(variants, peers, args.before.as_deref(), descriptors, args.access_lines)?;
     let kinds: Vec<_> =
         How::ALL.into_iter().filter(|how| args.how.is_empty() || args.how.contains(how)).collect();
     let possible = |(variant, how): &(Variant, How)| variant.does(*how);

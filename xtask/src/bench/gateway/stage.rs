@@ -4,6 +4,7 @@
 //! nowhere else. nginx and Envoy route to the former by host. Every answer tells its environment.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
@@ -25,6 +26,7 @@ const NGINX_HTTP2: u16 = 8501;
 const ENVOY: u16 = 8502;
 const PICOP: u16 = 8503;
 const FLOOR: u16 = 8504;
+const BEFORE: u16 = 8505;
 /// What picop's listener would answer to a connection without a header.
 const NONE: &str = "none";
 
@@ -40,6 +42,7 @@ pub struct Stage {
     server: Server,
     peers: Vec<(Variant, Peer)>,
     picop: Option<(Proc, Vec<String>)>,
+    before: Option<(Proc, Vec<String>)>,
     floor: Option<Proc>,
     /// What clients ask for, and what is answered.
     hosts: Vec<Host>,
@@ -61,7 +64,13 @@ pub struct Turn {
 
 impl Stage {
     /// Makes the pods and starts everything.
-    pub fn build(variants: &[Variant], peers: &Peers, descriptors: u64, access_lines: bool) -> Result<Self> {
+    pub fn build(
+        variants: &[Variant],
+        peers: &Peers,
+        before: Option<&Path>,
+        descriptors: u64,
+        access_lines: bool,
+    ) -> Result<Self> {
         let cluster = Cluster::new("bench")?;
         let pod = |name: &str| -> Result<Pod> {
             let pod = cluster.pod(PodSpec::new(name).cgroup(format!("outside/{name}")))?;
@@ -100,7 +109,10 @@ impl Stage {
         }
         let picop = variants
             .contains(&Variant::Picop)
-            .then(|| on_its_cpu(|| start_picop(&gateway_pod, at(PICOP), picops, access_lines)))
+            .then(|| on_its_cpu(|| start_picop(&picop_bin()?, &gateway_pod, at(PICOP), picops, access_lines)))
+            .transpose()?;
+        let before = before
+            .map(|before| on_its_cpu(|| start_picop(before, &gateway_pod, at(BEFORE), picops, access_lines)))
             .transpose()?;
         let to = server_pod.at4(FIRST_PORT).to_string();
         let floor = variants
@@ -113,6 +125,7 @@ impl Stage {
             server,
             peers: running,
             picop,
+            before,
             floor,
             hosts,
             client_pod,
@@ -157,6 +170,7 @@ impl Stage {
             (Variant::Nginx | Variant::NginxAgain, _) => self.gateway_pod.at4(NGINX),
             (Variant::Envoy, _) => self.gateway_pod.at4(ENVOY),
             (Variant::Picop, _) => self.gateway_pod.at4(PICOP),
+            (Variant::PicopBefore, _) => self.gateway_pod.at4(BEFORE),
             (Variant::HyperFloor, _) => self.gateway_pod.at4(FLOOR),
         }
     }
@@ -166,6 +180,9 @@ impl Stage {
         let own = if variant == Variant::NginxAgain { Variant::Nginx } else { variant };
         if let (Variant::Picop, Some((picop, _))) = (variant, &self.picop) {
             return cpu::family(picop.pid());
+        }
+        if let (Variant::PicopBefore, Some((before, _))) = (variant, &self.before) {
+            return cpu::family(before.pid());
         }
         if let (Variant::HyperFloor, Some(floor)) = (variant, &self.floor) {
             return cpu::family(floor.pid());
@@ -204,10 +221,20 @@ impl Stage {
             ensure!(right > 0 || !is_picops || self.picop.is_none(), "port {port}: {served:?}");
         }
         let Self {
-            client, server, peers, picop, floor, cluster, client_pod, gateway_pod, server_pod, ..
+            client,
+            server,
+            peers,
+            picop,
+            before,
+            floor,
+            cluster,
+            client_pod,
+            gateway_pod,
+            server_pod,
+            ..
         } = self;
         let id = cluster.id();
-        drop((client, server, peers, picop, floor));
+        drop((client, server, peers, picop, before, floor));
         drop((client_pod, gateway_pod, server_pod));
         drop(cluster);
         let left = leftovers_of(id);
@@ -222,6 +249,7 @@ fn on_its_cpu<T>(start: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 fn start_picop(
+    program: &Path,
     pod: &Pod,
     listen: SocketAddr,
     server: SocketAddr,
@@ -232,7 +260,7 @@ fn start_picop(
     let arguments = arguments.into_iter().chain(["--host-pattern"]).map(str::to_owned);
     let arguments = arguments.chain([configuration::host_pattern(), "--log".to_owned(), log.to_owned()]);
     let arguments: Vec<_> = arguments.collect();
-    let mut command = pod.command(picop_bin()?)?;
+    let mut command = pod.command(program)?;
     command.args(&arguments);
     let mut proc = pod.spawn("picop", command)?;
     proc.wait_for_port(listen.port())?;
