@@ -76,7 +76,7 @@ pub async fn run(
         }
         let report = canary_rx.borrow_and_update().clone();
         let (kept, share) = always.wanted();
-        let now = kept | wanted(&maps, &root, &own, &report);
+        let now = kept | may_inject(&report.injection, maps.agent_flags()) | found(&maps, &root, &own);
         let told = maps.set_agent(|conf| {
             conf.flags = now;
             conf.tell_share = share;
@@ -124,11 +124,19 @@ fn grown<T>(counts: Vec<(T, u64)>, seen: &mut [u64]) -> Vec<(T, u64)> {
     differences.filter(|(_, more)| *more > 0).collect()
 }
 
-fn wanted(maps: &Maps, root: &Cgroup, own: &[u32], report: &Report) -> u32 {
-    let mut flags = 0;
-    if report.injection == Status::Live {
-        flags |= AGENT_INJECT;
+/// Whether the kernel may write headers. As long as nothing is known, what was in effect stays: nothing for programs just
+/// loaded; for adopted ones what the last agent's canary found, about these programs in this kernel. (Relayed until then,
+/// connections would depend on an agent that they have no need of, and end with it.)
+fn may_inject(found: &Status, before: u32) -> u32 {
+    match found {
+        Status::Live => AGENT_INJECT,
+        Status::Unknown => before & AGENT_INJECT,
+        Status::Dead(_) | Status::Slow(_) => 0,
     }
+}
+
+fn found(maps: &Maps, root: &Cgroup, own: &[u32]) -> u32 {
+    let mut flags = 0;
     if maps.enrolled() >= SOCKS_FULL {
         flags |= AGENT_FULL;
     }
@@ -168,5 +176,27 @@ fn say(before: Option<u32>, now: u32, report: &Report) {
         tracing::info!(
             "another program rewrites connects too; service addresses it has translated are recognised"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_written_by_what_is_known() {
+        let others = AGENT_FULL | AGENT_REVERSE | AGENT_TELL;
+        let why = || "it said so".to_owned();
+        for (found, before, flags) in [
+            (Status::Unknown, 0, 0),
+            (Status::Unknown, others, 0),
+            (Status::Unknown, AGENT_INJECT | others, AGENT_INJECT),
+            (Status::Live, 0, AGENT_INJECT),
+            (Status::Live, AGENT_INJECT | others, AGENT_INJECT),
+            (Status::Dead(why()), AGENT_INJECT | others, 0),
+            (Status::Slow(why()), AGENT_INJECT, 0),
+        ] {
+            assert_eq!(may_inject(&found, before), flags, "{found:?}, {before}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use testbed::{Agent, AgentOptions, BpfFs, Client, Talker, picop_bin, require_privilege};
+use testbed::{Agent, AgentOptions, BpfFs, Client, Ledger, Talker, picop_bin, require_privilege};
 
 use super::{AUTO, pr_1};
 use crate::common::{Recorder, Result, Routes, Scene, answer, base, hello, logged, soon, variants, workload};
@@ -157,6 +157,11 @@ fn no_connection_fails_while_one_agent_follows_another() -> Result {
     })?;
     assert!(made > 0);
     assert_eq!((it.one.count(), it.main.count()), (made, 0));
+    // An agent that follows another lets the kernel write headers from the first moment on. What it relayed until then, its
+    // own end would cut off.
+    let connections = Ledger::at_rest(&it.dir())?.connections;
+    let paths = (connections["variant"], connections["relay_no_inject"]);
+    assert_eq!(paths, (u64::try_from(made)?, 0), "{connections:?}");
     for number in 0..made {
         assert_eq!(it.one.whole(number)?.0, [pr_1(), b"hello".to_vec()].concat(), "connection {number}");
     }
