@@ -13,8 +13,12 @@ use picop_agent::{
         pins::{self, Uninstalled},
     },
     source::{file, kubernetes::crd},
+    sys::Allocator,
     telemetry,
 };
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     // Some take the flags of programs written in Go.

@@ -1,15 +1,19 @@
-//! The agent's only unsafe code: system calls that no library of ours wraps.
-#![expect(unsafe_code, reason = "raw getsockopt and bpf(2), each call argued for")]
+//! The agent's only unsafe code: system calls that no library of ours wraps, and where memory comes from.
+#![expect(unsafe_code, reason = "raw getsockopt and bpf(2), and the allocator, each call argued for")]
 
 use std::{
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+mod alloc;
 mod memory;
 pub mod tcp;
+mod watched;
 
+pub use alloc::Allocator;
 pub use memory::SharedWords;
+pub use watched::Watched;
 
 /// `SO_NETNS_COOKIE` (kernel 5.14): identifies a socket's network namespace for as long as the machine runs.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
