@@ -17,6 +17,7 @@ mod error;
 pub mod http;
 mod life;
 mod line;
+mod listener;
 mod metrics;
 pub mod proxy;
 mod pump;

@@ -11,6 +11,7 @@ mod forward;
 mod headers;
 pub mod hosts;
 mod limits;
+mod places;
 mod plain;
 mod pool;
 mod progress;
@@ -22,13 +23,11 @@ mod upstream;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, Semaphore},
-};
+use tokio::{net::TcpListener, sync::Mutex};
 
 use self::{
-    environment::Finder, forward::Edge, limits::Limits, pool::Pool, serve::Patience, tls::Certificate,
+    environment::Finder, forward::Edge, limits::Limits, places::Places, pool::Pool, serve::Patience,
+    tls::Certificate,
 };
 use super::{
     GatewayError, Life,
@@ -54,7 +53,7 @@ pub async fn start(args: HttpArgs, life: &Life) -> Result<(), GatewayError> {
         until_stopped(life, async move { certificate.follow().await });
     }
     let patience = Patience { first: args.common.header_timeout, next: args.client_idle };
-    let places = Arc::new(Semaphore::new(args.max_requests.clamp(1, Semaphore::MAX_PERMITS)));
+    let places = Places::new(args.max_requests.max(1));
     let edges: Vec<_> = (0..life.workers()).map(|_| Arc::new(edge(args.clone(), &places, life))).collect();
     accept(listener, args.common.max_connections, &edges, certificate.as_ref(), patience)?;
     let pools: Vec<_> = edges.iter().map(|edge| Arc::clone(&edge.pool)).collect();
@@ -74,7 +73,7 @@ pub async fn start(args: HttpArgs, life: &Life) -> Result<(), GatewayError> {
 }
 
 /// What one worker's requests have in common.
-fn edge(args: HttpArgs, places: &Arc<Semaphore>, life: &Life) -> Edge {
+fn edge(args: HttpArgs, places: &Arc<Places>, life: &Life) -> Edge {
     Edge {
         finder: Finder {
             hosts: args.host_pattern,

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
@@ -21,7 +22,7 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use super::{GatewayError, metrics::Metrics, stream::prepare, workers::Workers};
+use super::{GatewayError, listener::Listener, metrics::Metrics, stream::prepare, workers::Workers};
 use crate::listen::{EVERYWHERE, bind};
 
 /// How long accepting rests when the system has no more to give.
@@ -115,22 +116,23 @@ impl Life {
         prepare(&listener).map_err(GatewayError::Share)?;
         let at_once = usize::try_from(at_once).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(at_once));
+        let listener = listener.into_std().map_err(GatewayError::Share)?;
         if self.workers.is_empty() {
-            self.spawn(self.clone().accepting(listener, places, serve(0)));
+            let own = Listener::new(listener, false).map_err(GatewayError::Share)?;
+            self.spawn(self.clone().accepting(own, places, serve(0)));
             return Ok(());
         }
-        let listener = listener.into_std().map_err(GatewayError::Share)?;
         for (number, worker) in self.workers.iter().enumerate() {
             let own = listener.try_clone().map_err(GatewayError::Share)?;
             let _there = worker.enter();
-            let own = TcpListener::from_std(own).map_err(GatewayError::Share)?;
+            let own = Listener::new(own, self.workers.len() > 1).map_err(GatewayError::Share)?;
             let accepting = self.clone().accepting(own, Arc::clone(&places), serve(number));
             self.tasks.spawn_on(accepting, worker);
         }
         Ok(())
     }
 
-    async fn accepting<S, F>(self, listener: TcpListener, places: Arc<Semaphore>, serve: S)
+    async fn accepting<S, F>(self, listener: Listener, places: Arc<Semaphore>, serve: S)
     where
         S: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -142,7 +144,7 @@ impl Life {
     }
 }
 
-async fn accept_all<S, F>(listener: &TcpListener, places: &Arc<Semaphore>, serve: S, life: &Life)
+async fn accept_all<S, F>(listener: &Listener, places: &Arc<Semaphore>, serve: S, life: &Life)
 where
     S: Fn(TcpStream, SocketAddr) -> F,
     F: Future<Output = ()> + Send + 'static,
@@ -154,14 +156,14 @@ where
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let serving = serve(stream, peer);
                 let connections = Arc::clone(&life.connections);
-                // As `Life::spawn`, without a wrapper that every turn of the connection would go through.
+                // As `Life::spawn`, without a wrapper that every turn of the connection would go through. In a box, since a task's
+                // future is moved at its beginning and its end.
                 let token = life.tasks.token();
-                tokio::spawn(async move {
-                    connections.fetch_add(1, Ordering::Relaxed);
-                    serving.await;
+                connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(Box::pin(serving).map(move |()| {
                     connections.fetch_sub(1, Ordering::Relaxed);
                     drop((place, token));
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept; too many open files (ulimit -n)?");

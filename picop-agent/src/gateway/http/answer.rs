@@ -15,11 +15,12 @@ use hyper::{
     http::uri::PathAndQuery,
 };
 
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     client::UnderWay,
     environment::Source,
+    places::Place,
     pool::{Pool, Shelf},
     upstream::Sender,
 };
@@ -53,7 +54,7 @@ pub struct RequestLine {
     pub outcome: &'static str,
     pub error: Option<String>,
     /// Its place among the requests at once.
-    pub place: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
     /// The connection that the answer comes from. Dropped with this if the client does not want all of it: what is left of the answer is
     /// nobody's.
     pub lent: Option<Lent>,

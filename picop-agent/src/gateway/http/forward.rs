@@ -16,10 +16,7 @@ use hyper::{
     http::uri::Authority,
     upgrade::OnUpgrade,
 };
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::timeout,
-};
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     answer::{Answer, Lent, RequestLine, of_server, own, text},
@@ -28,6 +25,7 @@ use super::{
     headers::{Special, set_upgrade},
     hosts::Host,
     limits::Limits,
+    places::Places,
     pool::{Pool, Shelf},
     progress::{Progress, Watched},
     repeat::Repeat,
@@ -55,7 +53,7 @@ pub struct Edge {
     /// Held while a connection is made that many requests may use: those that come meanwhile are to use it, too.
     pub connecting: Mutex<()>,
     /// Requests at once.
-    pub places: Arc<Semaphore>,
+    pub places: Arc<Places>,
     /// The gateway's.
     pub life: Life,
 }
@@ -152,7 +150,7 @@ impl Edge {
             bytes_down: 0,
             outcome: "client_reset",
             error: None,
-            place: Arc::clone(&self.places).try_acquire_owned().ok(),
+            place: self.places.take(),
             lent: None,
             ended: None,
         });

@@ -4,15 +4,12 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead as _, ReadBuf},
-    net::TcpStream,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use super::client::Client;
 
@@ -35,14 +32,8 @@ impl Plain {
     /// # Errors
     /// When the connection is broken.
     pub async fn begin(mut stream: TcpStream, client: Arc<Client>) -> io::Result<Self> {
-        let mut first = vec![0; FIRST];
-        let count = std::future::poll_fn(|cx| {
-            let mut buffer = ReadBuf::new(&mut first);
-            ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer))?;
-            Poll::Ready(io::Result::Ok(buffer.filled().len()))
-        })
-        .await?;
-        first.truncate(count);
+        let mut first = Vec::with_capacity(FIRST);
+        stream.read_buf(&mut first).await?;
         Ok(Self { io: TokioIo::new(stream), first, client })
     }
 

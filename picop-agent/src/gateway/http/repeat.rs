@@ -2,43 +2,30 @@
 
 use http_body_util::{Either, Empty};
 use hyper::{
-    HeaderMap, Method, Request, Uri, Version,
+    Method, Request, Uri, Version,
     header::{HeaderName, HeaderValue},
 };
 
 use super::upstream::Asking;
 
-/// A request without a body, in few bytes: few are sent again, and a copy of a map with all its values costs more than to write them
-/// down.
+/// A request without a body. Its headers are in a list: to fill a map with them is for the few that are sent again.
 #[derive(Debug)]
 pub struct Repeat {
     method: Method,
     uri: Uri,
     version: Version,
-    /// For each line of the headers, its name and its value, each behind its length, and whether that is secret (RFC 7541, 7.1.3).
-    lines: Vec<u8>,
+    lines: Vec<(HeaderName, HeaderValue)>,
 }
-
-/// Of a length.
-const WIDTH: usize = size_of::<u32>();
 
 impl Repeat {
     /// What is needed to send it again.
     pub fn of(request: &Asking) -> Self {
-        let mut lines = Vec::with_capacity(512);
-        for (name, value) in request.headers() {
-            for text in [name.as_str().as_bytes(), value.as_bytes()] {
-                // Longer ones than this can tell are longer than any head that is read.
-                lines.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_ne_bytes());
-                lines.extend_from_slice(text);
-            }
-            lines.push(u8::from(value.is_sensitive()));
-        }
+        let lines = request.headers();
         Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
-            lines,
+            lines: lines.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         }
     }
 
@@ -48,37 +35,11 @@ impl Repeat {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers();
+        for (name, value) in &self.lines {
+            request.headers_mut().append(name, value.clone());
+        }
         request
     }
-
-    fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        let mut rest = &*self.lines;
-        let mut line = || {
-            let (name, value) = (text(&mut rest)?, text(&mut rest)?);
-            let (is_sensitive, after) = rest.split_first()?;
-            rest = after;
-            Some((name, value, *is_sensitive == 1))
-        };
-        while let Some((name, value, is_sensitive)) = line() {
-            let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-            else {
-                continue;
-            };
-            value.set_sensitive(is_sensitive);
-            headers.append(name, value);
-        }
-        headers
-    }
-}
-
-/// The next text, and the rest after it.
-fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk::<WIDTH>()?;
-    let (text, after) = after.split_at_checked(usize::try_from(u32::from_ne_bytes(*length)).ok()?)?;
-    *rest = after;
-    Some(text)
 }
 
 #[cfg(test)]

@@ -114,24 +114,30 @@ where
         let answering = Arc::clone(edge).answer(request, asking);
         async { Ok::<_, Infallible>(answering.await) }
     });
-    // Silence is looked after by `Aside`: hyper would make a timer for each request. Each connection is in a box of its own, since a
-    // task is moved several times before it runs.
+    // Silence is looked after by `Aside`: hyper would make a timer for each request. Each connection is in a box of its own, and made
+    // there: a task is moved several times before it runs.
     if is_http1 {
-        let mut builder = http1::Builder::new();
-        builder.header_read_timeout(None);
-        let connection = builder.serve_connection(client, service).with_upgrades();
-        Box::pin(carry(connection, http1::UpgradeableConnection::graceful_shutdown, aside)).await;
+        let serving = async {
+            let mut builder = http1::Builder::new();
+            builder.header_read_timeout(None);
+            let connection = pin!(builder.serve_connection(client, service).with_upgrades());
+            carry(connection, http1::UpgradeableConnection::graceful_shutdown, aside).await;
+        };
+        Box::pin(serving).await;
     } else {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().header_read_timeout(None);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .max_concurrent_streams(STREAMS);
-        let connection = builder.serve_connection_with_upgrades(client, service);
-        Box::pin(carry(connection, auto::UpgradeableConnection::graceful_shutdown, aside)).await;
+        let serving = async {
+            let mut builder = auto::Builder::new(TokioExecutor::new());
+            builder.http1().header_read_timeout(None);
+            builder
+                .http2()
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING)
+                .keep_alive_timeout(PING)
+                .max_concurrent_streams(STREAMS);
+            let connection = pin!(builder.serve_connection_with_upgrades(client, service));
+            carry(connection, auto::UpgradeableConnection::graceful_shutdown, aside).await;
+        };
+        Box::pin(serving).await;
     }
     // It has its place among the connections until what it went on with has ended.
     asking.tunnels.close();
@@ -139,12 +145,11 @@ where
 }
 
 /// Carries a connection to its end; `stop` has it begin nothing new.
-async fn carry<C, E>(connection: C, stop: impl FnOnce(Pin<&mut C>), aside: &mut Aside<'_, '_>)
+async fn carry<C, E>(mut connection: Pin<&mut C>, stop: impl FnOnce(Pin<&mut C>), aside: &mut Aside<'_, '_>)
 where
     C: Future<Output = Result<(), E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut connection = pin!(connection);
     let served = match aside.or(connection.as_mut()).await {
         Either::Main(served) => served,
         Either::Silent => return tracing::debug!(peer = %aside.client.address, "no request came in time"),

@@ -39,7 +39,7 @@ async fn nobody_answers() {
 async fn more_requests_at_once_than_allowed() {
     let (server, at) = listener().await;
     let mut edge = edge_to(at, &Life::default());
-    edge.places = Arc::new(Semaphore::new(1));
+    edge.places = Places::new(1);
     let (gateway, edge) = begin(edge, None).await;
     let (mut first, mut second) = (client(gateway).await, client(gateway).await);
     let asking =
@@ -53,7 +53,7 @@ async fn more_requests_at_once_than_allowed() {
     send(&mut peer, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let (status, told) = within(asking).await.expect("no panic");
     assert_eq!((status, &*told), (StatusCode::OK, "ok"));
-    until(|| edge.places.available_permits() == 1).await;
+    until(|| edge.places.free() == 1).await;
 }
 
 #[tokio::test]

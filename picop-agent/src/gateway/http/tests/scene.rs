@@ -57,7 +57,7 @@ pub fn edge_to(upstream: SocketAddr, life: &Life) -> Edge {
         connection_age: Duration::from_secs(60),
         pool: Arc::new(Pool::new(64, Duration::from_secs(60))),
         connecting: Mutex::default(),
-        places: Arc::new(Semaphore::new(1000)),
+        places: Places::new(1000),
         life: life.clone(),
     }
 }
