@@ -30,7 +30,6 @@ mod watch;
 mod web;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -39,13 +38,12 @@ use testbed::{Privilege, privilege};
 
 use crate::build::{self, Programs};
 use crate::demo::interrupt;
-use crate::{exec, setup, workspace};
+use crate::{exec, program, setup};
 use results::{Extent, Results};
 
-/// What is measured is what users run.
-const PROFILE: &str = "release";
-
 /// Measure what picop costs: all suites, or one of them. Needs root; takes a quiet machine to mean anything.
+///
+/// What is measured is the program that `cargo xtask dist` installs, which takes a quarter of an hour to build. `--picop` names another.
 ///
 /// Results are kept in bench-results/, with a report made of the last ones of all suites.
 #[derive(clap::Args)]
@@ -234,17 +232,14 @@ fn use_programs(programs: &Programs) -> Result<()> {
     Ok(())
 }
 
-/// The agent, built unless it is given, and the helper program.
+/// The agent as it is installed, unless another one is given, and the helper program.
 fn programs(picop: Option<&Path>) -> Result<Programs> {
     setup::ensure(&[setup::Purpose::Demo])?;
-    let Some(picop) = picop else { return build::agent(PROFILE) };
-    let picop = picop.canonicalize().with_context(|| format!("no picop at {}", picop.display()))?;
-    let mut cargo = Command::new(workspace::cargo());
-    cargo.current_dir(workspace::root());
-    cargo.args(["build", "--profile", PROFILE, "--package", "picop-tests", "--bin", "hop"]);
-    let built = build::executables("building the benchmark's client and server", &mut cargo)?;
-    let hop = built.into_iter().next().context("cargo built no program")?.path;
-    Ok(Programs { picop, hop })
+    let picop = match picop {
+        Some(picop) => picop.canonicalize().with_context(|| format!("no picop at {}", picop.display()))?,
+        None => program::build()?,
+    };
+    Ok(Programs { picop, hop: build::hop()? })
 }
 
 #[cfg(test)]

@@ -45,6 +45,15 @@ pub fn agent(profile: &str) -> Result<Programs> {
     Ok(Programs { picop: find("picop")?, hop: find("hop")? })
 }
 
+/// Builds the programs of benchmarks and training: clients and servers.
+pub fn hop() -> Result<PathBuf> {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.current_dir(workspace::root());
+    cargo.args(["build", "--release", "--package", "picop-tests", "--bin", "hop"]);
+    let built = executables("building clients and servers for picop to meet", &mut cargo)?;
+    Ok(built.into_iter().next().context("cargo built no program")?.path)
+}
+
 /// Something cargo built that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executable {

@@ -4,14 +4,16 @@ mod elf;
 mod image;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{build, build_ebpf, exec, workspace};
+use crate::{exec, program, workspace};
 
 /// Build picop as one static program, and an OCI image of it, without a container engine.
+///
+/// It is compiled twice: the second time by what the first one was seen doing, where the compiler can.
 ///
 /// The image is written as a layout that skopeo, podman, containerd, kind and docker load: target/dist/picop-VERSION-ARCH.tar
 #[derive(clap::Args)]
@@ -27,8 +29,7 @@ pub struct Args {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<()> {
-    build_ebpf::ensure()?;
-    let program = build_static()?;
+    let program = program::build()?;
     let bytes = fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
     ensure!(
         !elf::asks_for_an_interpreter(&bytes)?,
@@ -48,31 +49,6 @@ pub fn run(args: &Args) -> Result<()> {
     println!("         skopeo copy oci-archive:{} docker://REGISTRY/{}:{tag}", path.display(), args.name);
     println!("         kind load image-archive {0}; ctr -n k8s.io images import {0}", path.display());
     Ok(())
-}
-
-/// Builds for this machine's architecture with the C library inside. Naming the target keeps that from build scripts and
-/// macros, which must be dynamic.
-fn build_static() -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.replace('-', "_").to_uppercase());
-    let mut cargo = Command::new(workspace::cargo());
-    cargo.current_dir(workspace::root()).env(flags, "-C target-feature=+crt-static");
-    // Names of functions stay, for backtraces and profilers; what debuggers want is three quarters of the program.
-    cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "false").env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
-    cargo.args([
-        "build",
-        "--locked",
-        "--release",
-        "--package",
-        "picop-agent",
-        "--bin",
-        "picop",
-        "--target",
-        &target,
-    ]);
-    let built = build::executables("building picop with the C library inside", &mut cargo)?;
-    let picop = built.into_iter().find(|executable| executable.name == "picop");
-    Ok(picop.context("cargo built no program picop")?.path)
 }
 
 fn version(program: &Path) -> Result<String> {

@@ -12,6 +12,7 @@ mod exec;
 mod lint;
 mod manifests;
 mod memory;
+mod program;
 mod setup;
 mod soak;
 mod test;

@@ -7,6 +7,7 @@ mod envoy;
 mod kubectl;
 mod linker;
 mod mysql;
+mod profiler;
 mod tools;
 
 use crate::toolchain::{self, Compiler, Toolchain};
@@ -84,6 +85,7 @@ pub use apt::extract;
 pub use envoy::ensure as ensure_envoy;
 pub use kubectl::ensure as ensure_kubectl;
 pub use mysql::ensure as ensure_mysql;
+pub use profiler::ensure as ensure_profiler;
 pub use tools::{NGINX_STREAM, Peer, ensure_peer};
 
 /// The programs these purposes need; installs those that are missing.

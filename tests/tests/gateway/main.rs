@@ -9,6 +9,7 @@ mod program;
 mod services;
 mod terminal;
 mod tls;
+mod train;
 
 use std::error::Error;
 

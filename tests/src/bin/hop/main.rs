@@ -26,6 +26,7 @@ mod stream;
 mod streams;
 mod talk;
 mod tell;
+mod train;
 mod unwrap;
 
 use clap::Parser;
@@ -71,6 +72,8 @@ enum Hop {
     Streams(streams::Args),
     /// Tells whoever connects at which address it was met
     Tell(tell::Args),
+    /// Starts a gateway for HTTP and asks it what gateways are asked
+    Train(train::Args),
     /// Makes a connection for each line of standard input, and says what became of it
     Asks(asks::Args),
     /// Does with sockets what standard input says, step by step
@@ -100,6 +103,7 @@ fn main() -> anyhow::Result<()> {
         Hop::Stream(args) => stream::run(&args),
         Hop::Streams(args) => streams::run(&args),
         Hop::Tell(args) => tell::run(&args),
+        Hop::Train(args) => train::run(&args),
         Hop::Asks(args) => asks::run(&args),
         Hop::Talk => talk::run(),
         Hop::Serve(args) => serve::run(args),
