@@ -21,6 +21,9 @@ use picop_agent::{
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    // Where the system has huge pages for everybody, what the allocator has in reserve would be memory that is never used. Where they
+    // cannot be declined (a seccomp filter may say so), there is more of that, and nothing else is wrong.
+    let _is_declined = rustix::thread::disable_transparent_huge_pages(true);
     // Some take the flags of programs written in Go.
     let cli = Cli::parse_from(gateway::args::go_style(std::env::args_os()));
     match dispatch(cli.command) {

@@ -126,7 +126,7 @@ fn grown<T>(counts: Vec<(T, u64)>, seen: &mut [u64]) -> Vec<(T, u64)> {
 
 /// Whether the kernel may write headers. As long as nothing is known, what was in effect stays: nothing for programs just
 /// loaded; for adopted ones what the last agent's canary found, about these programs in this kernel. (Relayed until then,
-/// connections would depend on an agent that they have no need of, and end with it.)
+/// connections would depend on an agent that they have no need of, and end with it.) Three rounds of the canary at most: see `Steady`.
 fn may_inject(found: &Status, before: u32) -> u32 {
     match found {
         Status::Live => AGENT_INJECT,

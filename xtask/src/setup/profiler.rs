@@ -9,7 +9,8 @@ use std::process::Command;
 
 /// `llvm-profdata` of the LLVM that is in the compiler in use: another one may not read what it writes. Installed if it is missing.
 pub fn ensure() -> Result<PathBuf> {
-    let rustc = workspace::cargo().with_file_name("rustc");
+    let rustc =
+        std::env::var_os("RUSTC").map_or_else(|| workspace::cargo().with_file_name("rustc"), PathBuf::from);
     let told = exec::capture(Command::new(&rustc).arg("-vV"))?;
     let sysroot = exec::capture(Command::new(&rustc).args(["--print", "sysroot"]))?;
     let (host, llvm) = about(&told).with_context(|| format!("{} -vV says: {told}", rustc.display()))?;

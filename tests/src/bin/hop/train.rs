@@ -9,8 +9,9 @@ mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -21,6 +22,8 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,6 +42,8 @@ const ENVIRONMENTS: usize = 5;
 const SIZES: [usize; 6] = [0, 120, 700, 3_000, 12_000, 60_000];
 /// Clients at once that keep their connection, and that do not.
 const CLIENTS: usize = 24;
+/// For all that is asked, which takes seconds.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// Connections of HTTP/2, and requests at once on each.
 const CONNECTIONS: usize = 3;
 const STREAMS: usize = 12;
@@ -50,9 +55,18 @@ pub fn run(args: &Args) -> Result<()> {
         let server = server::start().await?;
         let gateway = gateway::Gateway::start(&args.picop, server, DOMAIN).await?;
         let (at, each) = (gateway.address, args.requests / 4);
-        kept(at, 2 * each).await.context("over lasting connections")?;
-        one_by_one(at, each).await.context("a connection for each")?;
-        multiplexed(at, each).await.context("over HTTP/2")?;
+        let asking = async {
+            kept(at, 2 * each).await.context("over lasting connections")?;
+            one_by_one(at, each).await.context("a connection for each")?;
+            multiplexed(at, each).await.context("over HTTP/2")
+        };
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            asked = timeout(PATIENCE, asking) => asked.context("it does not answer all in time")??,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("interrupted"),
+        }
         gateway.stop().await
     })
 }

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// For it to begin, and to end.
@@ -19,13 +20,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Gateway {
     pub address: SocketAddr,
     child: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    /// Reads what it says, which must not fill the pipe.
+    reading: JoinHandle<()>,
 }
 
 impl Gateway {
     /// Starts it, with one worker.
     pub async fn start(picop: &Path, server: SocketAddr, domain: &str) -> Result<Self> {
-        let mut child = Command::new(picop)
+        let mut command = Command::new(picop);
+        // What it is told by the user's environment is for other gateways.
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PICOP_"))
+        {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(["gateway", "http", "--listen", "127.0.0.1:0", "--workers", "1", "--cookie", "env"])
             .args(["--log", "info,access=off", "--log-format", "json"])
             .args(["--upstream", &server.to_string()])
@@ -36,19 +45,16 @@ impl Gateway {
             .with_context(|| format!("starting {}", picop.display()))?;
         let mut log = BufReader::new(child.stderr.take().context("no standard error")?).lines();
         let address = timeout(PATIENCE, listening(&mut log)).await.context("it did not listen in time")??;
-        Ok(Self { address, child, log })
+        let reading = tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Ok(Self { address, child, reading })
     }
 
     /// Has it end in order.
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it has ended")?;
         kill_process(pid, Signal::TERM).context("ending the gateway")?;
-        let ended = async {
-            // What it says to the end must not fill the pipe.
-            while self.log.next_line().await?.is_some() {}
-            self.child.wait().await
-        };
-        let status = timeout(PATIENCE, ended).await.context("it did not end in time")??;
+        let status = timeout(PATIENCE, self.child.wait()).await.context("it did not end in time")??;
+        self.reading.await?;
         ensure!(status.success(), "the gateway ended with {status}");
         Ok(())
     }
@@ -57,8 +63,8 @@ impl Gateway {
 async fn listening(log: &mut Lines<BufReader<ChildStderr>>) -> Result<SocketAddr> {
     let mut said = Vec::new();
     while let Some(line) = log.next_line().await? {
-        let address = serde_json::from_str::<Value>(&line).ok();
-        if let Some(address) = address.as_ref().and_then(|line| line["address"].as_str()) {
+        let event = serde_json::from_str::<Value>(&line).unwrap_or_default();
+        if let (Some("http"), Some(address)) = (event["what"].as_str(), event["address"].as_str()) {
             return address.parse().with_context(|| format!("where does it listen? {line}"));
         }
         said.push(line);
