@@ -46,21 +46,20 @@ impl Listener {
             let listener = self.watched.listener();
             let taken =
                 if self.is_shared && is_nobody_there(listener) { Err(Errno::AGAIN) } else { take(listener) };
-            // What comes after this look has the runtime told of it anew, whatever is cleared here.
-            if is(&taken, Errno::AGAIN) || taken.is_ok() && is_nobody_there(listener) {
-                ready.clear_ready();
-            }
             match taken {
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => return Err(error.into()),
-                Ok((stream, client)) => return Ok((TcpStream::from_std(stream)?, client)),
+                Ok((stream, client)) => {
+                    // What comes after this look has the runtime told of it anew, whatever is cleared here.
+                    if is_nobody_there(listener) {
+                        ready.clear_ready();
+                    }
+                    return Ok((TcpStream::from_std(stream)?, client));
+                }
             }
         }
     }
-}
-
-fn is<T>(taken: &Result<T, Errno>, error: Errno) -> bool {
-    taken.as_ref().is_err_and(|found| *found == error)
 }
 
 fn take(listener: &TcpListener) -> Result<(std::net::TcpStream, SocketAddr), Errno> {
